@@ -4,7 +4,7 @@ from dlopt.base.data import Data, Dataset, Split, TargetKind
 from dlopt.base.diagnostic import Diagnostic, Reading, StepRecord
 from dlopt.base.history import History
 from dlopt.base.init import DataDependentInit, Init, InitProbe, InPlaceInit, LayerGradients
-from dlopt.base.linesearch import LineSearch, LineStep, StepSize, Trial, Trials
+from dlopt.base.linesearch import LinePoint, LineSearch, LineStep, StepSize, Trials
 from dlopt.base.loss import Loss
 from dlopt.base.network import Activation, BatchStatisticsModule, Normalization
 from dlopt.base.optimizer import Averaging, ObjectiveOracle, Optimizer, Step

@@ -18,6 +18,7 @@ from dlopt.parts import (
     Data,
     Dataset,
     Diagnostic,
+    LinePoint,
     LineSearch,
     Loss,
     ObjectiveOracle,
@@ -30,7 +31,6 @@ from dlopt.parts import (
     StepSize,
     TargetKind,
     TrainingTime,
-    Trial,
     Trials,
 )
 from dlopt.prng import Key
@@ -501,7 +501,7 @@ class Halving(LineSearch):
 
     tries: int
 
-    def trials(self, start: Trial, first: float, c2: float) -> Trials:
+    def trials(self, start: LinePoint, first: float, c2: float) -> Trials:
         for i in range(self.tries):
             trial = yield first / 2**i
             if trial.value < start.value:

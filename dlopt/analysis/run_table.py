@@ -176,7 +176,7 @@ _COMPARE: dict[str, Callable[[Any, Any], bool]] = {
 
 
 @dataclass(frozen=True)
-class Condition:
+class RunFilter:
     """A filter KEY=VALUE, or with != < <= > >=.
 
     A value may be several, separated by commas: = holds if one of them is equal, != if none is. A setting that is a
@@ -188,7 +188,7 @@ class Condition:
     values: tuple[str, ...]
 
     @classmethod
-    def parse(cls, text: str) -> Condition:
+    def parse(cls, text: str) -> RunFilter:
         """Parse a condition. Raises ValueError if the text is not one."""
         parts = re.fullmatch(r"\s*([^=<>!\s]+)\s*(!=|<=|>=|==?|<|>)\s*(.*?)\s*", text)
         if not parts:

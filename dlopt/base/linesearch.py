@@ -14,7 +14,7 @@ from dlopt.base.group import Group
 from dlopt.base.optimizer import ObjectiveOracle
 
 
-class Trial(NamedTuple):
+class LinePoint(NamedTuple):
     """A point of a line: alpha, phi(alpha) = f(w + alpha d), and phi'(alpha), or 0 if the search does not use it."""
 
     alpha: float
@@ -57,7 +57,7 @@ class LineStep(NamedTuple):
         }
 
 
-Trials = Generator[float, Trial, StepSize]
+Trials = Generator[float, LinePoint, StepSize]
 """A search of one run: it yields the alpha to evaluate, receives the trial there, and returns its choice."""
 
 
@@ -84,7 +84,7 @@ class LineSearch:
     uses_curvature: ClassVar[bool] = False
     decides_on_host: ClassVar[bool] = True
 
-    def trials(self, start: Trial, first: float, c2: float) -> Trials:
+    def trials(self, start: LinePoint, first: float, c2: float) -> Trials:
         """Search along a direction with a negative slope at start, beginning at alpha = first."""
         raise NotImplementedError
 
@@ -109,7 +109,7 @@ class LineSearch:
         d = d.masked_fill(~slopes.isfinite().unsqueeze(-1), 0.0) if not slopes.isfinite().all() else d
         numbers = torch.stack([loss, slopes, first.squeeze(-1)], -1).reshape(-1, 3).tolist()
         rows = self._list_rows(len(numbers))
-        lanes = [_Lane(row, Trial(0.0, f, slope), a, c2) for row, (f, slope, a) in zip(rows, numbers, strict=True)]
+        lanes = [_Lane(row, LinePoint(0.0, f, slope), a, c2) for row, (f, slope, a) in zip(rows, numbers, strict=True)]
         at, value, gradient = [0.0] * len(lanes), loss, None
         while any(lane.choice is None for lane in lanes) or [lane.alpha for lane in lanes] != at:
             at = [lane.alpha for lane in lanes]
@@ -147,7 +147,7 @@ class LineSearch:
 class _Lane:
     """The search of one lane: the alpha to evaluate next, or its choice."""
 
-    def __init__(self, search: LineSearch, start: Trial, first: float, c2: float) -> None:
+    def __init__(self, search: LineSearch, start: LinePoint, first: float, c2: float) -> None:
         self.alpha = 0.0
         self.evaluations = 0
         self.choice: StepSize | None = None
@@ -165,9 +165,9 @@ class _Lane:
         """Continue with the trial at alpha, unless this lane is done."""
         if self.choice is None:
             self.evaluations += 1
-            self._advance(Trial(self.alpha, value, slope))
+            self._advance(LinePoint(self.alpha, value, slope))
 
-    def _advance(self, trial: Trial | None) -> None:
+    def _advance(self, trial: LinePoint | None) -> None:
         try:
             self.alpha = next(self._trials) if trial is None else self._trials.send(trial)
         except StopIteration as end:
@@ -176,7 +176,7 @@ class _Lane:
             self.evaluations += trial is not None and self.alpha != trial.alpha  # evaluated once more
 
 
-def choose_best(trials: Iterable[Trial]) -> StepSize:
+def choose_best(trials: Iterable[LinePoint]) -> StepSize:
     """Return the failure of a search that takes the trial with the smallest value, and the flattest slope among equals.
 
     The start is one of the trials, so the value does not rise.
@@ -185,7 +185,7 @@ def choose_best(trials: Iterable[Trial]) -> StepSize:
     return StepSize(best.alpha, failed=True)
 
 
-def interpolate_quadratic(a: Trial, b: Trial) -> float:
+def interpolate_quadratic(a: LinePoint, b: LinePoint) -> float:
     """Return the minimizer of the parabola with the value and slope of a and the value of b; NaN if it has none.
 
     Source: Nocedal and Wright 2006, equation 3.58.
@@ -195,7 +195,7 @@ def interpolate_quadratic(a: Trial, b: Trial) -> float:
     return a.alpha - a.slope * width * (width / curvature) if curvature > 0 else math.nan
 
 
-def interpolate_cubic(a: Trial, b: Trial) -> float:
+def interpolate_cubic(a: LinePoint, b: LinePoint) -> float:
     """Return the local minimizer of the cubic with the values and slopes of a and b; NaN if it has none.
 
     Source: Nocedal and Wright 2006, equation 3.59.

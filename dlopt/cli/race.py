@@ -16,7 +16,7 @@ from dlopt.rundir.display import display_path
 
 if TYPE_CHECKING:
     from dlopt.landscape.arguments import RaceArguments
-    from dlopt.landscape.budget import Range
+    from dlopt.landscape.budget import LearningRateRange
     from dlopt.landscape.race import Track
     from dlopt.training.experiment import Experiment
 
@@ -114,36 +114,36 @@ def _race(args: Any) -> int:
         raise ConfigError([("--tune", f"{wrong}: leave it out, and type those that you want, such as sgd.lr=0.1")])
     landmarks, starts = races.Landmarks.of(first), races.sample_starts(first, args.starts)
     races.check_starts(first, starts)
-    tracks, rates = {}, {}
+    tracks, lrs = {}, {}
     for i, (name, experiment) in enumerate(entrants.items(), 1):
         with console.announce(f"{i}/{len(entrants)}  {name} ..."):
             if tuned is not None:
-                rates[name], tracks[name] = tune(experiment, starts, landmarks, tuned)
+                lrs[name], tracks[name] = tune(experiment, starts, landmarks, tuned)
             else:
-                rates[name] = races.find_rate(experiment)
+                lrs[name] = races.find_lr(experiment)
                 tracks[name] = races.run_tracks(races.start_at(experiment, starts))
 
     from dlopt.report.race.table import make_table
 
     outcomes = {name: [races.judge(track, landmarks) for track in each] for name, each in tracks.items()}
-    table = make_table(outcomes, rates, has_minimum=landmarks.minimum is not None)
+    table = make_table(outcomes, lrs, has_minimum=landmarks.minimum is not None)
     print(table.text(shutil.get_terminal_size().columns if sys.stdout.isatty() else None))
     if not args.quiet:
         if args.starts > 1:
             print(f"medians: steps and evaluations of the converged starts, the others of all {args.starts}")
-        print(_describe_rates(args.tune))
+        print(_describe_learning_rates(args.tune))
         typed_keys = {name: " ".join(typed.list_typed_keys(name)) for name in tracks}
         print("".join(f"{name}: {keys}\n" for name, keys in typed_keys.items() if keys), end="")
-    title = f"{typed.label_surface()}: {first.settings.steps:,} steps, {_name_rates(args.tune, typed)}"
+    title = f"{typed.label_surface()}: {first.settings.steps:,} steps, {_name_learning_rates(args.tune, typed)}"
     title = title if args.title is None else args.title
-    labels = {name: typed.label_optimizer(name, rates[name] if args.tune else None) for name in tracks}
+    labels = {name: typed.label_optimizer(name, lrs[name] if args.tune else None) for name in tracks}
     from dlopt.runner.signals import handle_signals
 
     with handle_signals(signal.default_int_handler):  # so that a half-written folder is removed
         return _write(first, tracks, labels, folder, title)
 
 
-def _check(args: Any) -> tuple[RaceArguments, Range | None, Path]:
+def _check(args: Any) -> tuple[RaceArguments, LearningRateRange | None, Path]:
     """Return the parsed words, the range of --tune and the folder. Raise ConfigError with all problems."""
     from dlopt.config.problems import Problems
     from dlopt.landscape.arguments import check_flags, parse
@@ -172,13 +172,13 @@ def _choose_folder(out: str | None, surface: str) -> Path:
     return folder
 
 
-def _name_rates(tune: str | None, typed: RaceArguments) -> str:
+def _name_learning_rates(tune: str | None, typed: RaceArguments) -> str:
     if tune is not None:
         return f"learning rates tuned in {tune.partition('=')[2]}"
     return "default keys except those in the legend" if any(typed.own.values()) else "default learning rates"
 
 
-def _describe_rates(tune: str | None) -> str:
+def _describe_learning_rates(tune: str | None) -> str:
     """Return how the learning rates were chosen."""
     from dlopt.landscape.budget import CANDIDATES, CRITERION
 

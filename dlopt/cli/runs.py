@@ -12,7 +12,7 @@ from typing import Any
 
 from dlopt.analysis.run_table import (
     RECORD_FIELDS,
-    Condition,
+    RunFilter,
     RunGroup,
     RunRecord,
     add_row_values,
@@ -141,7 +141,7 @@ def get_terminal_width() -> int | None:
 
 def _select_records(records: list[RunRecord], args: Any) -> list[RunRecord]:
     """Filter and sort the records; raise ValueError for a key that no run has."""
-    conditions = [Condition.parse(text) for text in args.where]
+    conditions = [RunFilter.parse(text) for text in args.where]
     keys = [key for key in (*(c.key for c in conditions), args.sort, args.across, *args.over, *args.columns) if key]
     records = add_row_values(records, set(keys) - _list_names(records))
     names = _list_names(records)

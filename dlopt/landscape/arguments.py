@@ -50,7 +50,7 @@ class RaceArguments:
         keys = [o.lstrip("+").removeprefix("arch.") for o in self.common if o.lstrip("+").startswith("arch.")]
         return _label(self.surface, [key for key in keys if not key.startswith("function=")])
 
-    def list_typed_rates(self) -> list[str]:
+    def list_typed_lrs(self) -> list[str]:
         """Return the optimizers whose learning rate is typed."""
         typed = {name: {get_key(override) for override in overrides} for name, overrides in self.own.items()}
         return [name for name, keys in typed.items() if "optimizer.lr" in keys]
@@ -105,7 +105,7 @@ def parse_optimizers(text: str) -> list[tuple[str, str]]:
 def check_flags(arguments: RaceArguments, starts: int, *, tunes: bool) -> None:
     """Raise ConfigError for a wrong number of starts, and for learning rates that --tune chooses."""
     problems = [("--starts", f"must be >= 1, got {starts}")] if starts < 1 else []
-    typed = arguments.list_typed_rates() if tunes else []
+    typed = arguments.list_typed_lrs() if tunes else []
     problems += [(f"{name}.lr", "--tune chooses it: leave one of the two out") for name in typed]
     if problems:
         raise ConfigError(problems)

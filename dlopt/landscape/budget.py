@@ -14,7 +14,7 @@ CRITERION = (
 )
 
 
-class Range(NamedTuple):
+class LearningRateRange(NamedTuple):
     """A range of learning rates, with 0 < low < high."""
 
     low: float
@@ -26,7 +26,7 @@ class Range(NamedTuple):
         return [float(f"{self.low * ratio ** (i / (count - 1)):.3g}") for i in range(count)]
 
 
-def parse_range(text: str) -> Range:
+def parse_range(text: str) -> LearningRateRange:
     """Parse lr=1e-4:1. Raise ConfigError with the remedy."""
     name, _, ends = text.partition("=")
     low, colon, high = ends.partition(":")
@@ -34,9 +34,9 @@ def parse_range(text: str) -> Range:
         got = f", got {text}" if text else ""
         raise ConfigError([("--tune", f"needs a range of learning rates: --tune lr=1e-4:1{got}")])
     try:
-        tuned = Range(float(low), float(high))
+        tuned = LearningRateRange(float(low), float(high))
     except ValueError:
-        tuned = Range(0.0, 0.0)
+        tuned = LearningRateRange(0.0, 0.0)
     if not 0 < tuned.low < tuned.high < math.inf:
         wrong = "must go from a positive number to a larger one, such as lr=1e-4:1"
         raise ConfigError([("--tune", f"{wrong}, got {text}")])

@@ -11,7 +11,7 @@ from dlopt import prng
 from dlopt.landscape.curvature import SplitCurvature
 from dlopt.landscape.directions import draw_direction, find_principal_directions, project, span_plane
 from dlopt.landscape.slices import Mark, Slice, TrajectoryPath
-from dlopt.landscape.trajectories import Trajectory
+from dlopt.landscape.trajectories import WeightTrajectory
 from dlopt.linalg.lanczos import tridiagonalize
 from dlopt.training.inference import Predictor
 
@@ -38,7 +38,7 @@ def slice_at_random(predictor: Predictor, dims: int, points: int, extent: float,
 
 
 def slice_along_trajectory(
-    predictor: Predictor, trajectory: Trajectory, dims: int, points: int, extent: float
+    predictor: Predictor, trajectory: WeightTrajectory, dims: int, points: int, extent: float
 ) -> Slice:
     """Return a slice along the principal components of a trajectory, which it covers.
 

@@ -17,7 +17,7 @@ MARGIN = 0.08
 """Room around the box for starts outside of it, as a fraction of its sides."""
 
 
-class Grid(NamedTuple):
+class ContourGrid(NamedTuple):
     """Values f, (y, x), at the points of the axes x and y."""
 
     x: Tensor
@@ -25,7 +25,7 @@ class Grid(NamedTuple):
     f: Tensor
 
 
-def make_grid(experiment: Experiment, landmarks: Landmarks, tracks: Sequence[Track]) -> Grid | None:
+def make_grid(experiment: Experiment, landmarks: Landmarks, tracks: Sequence[Track]) -> ContourGrid | None:
     """Return the values on the box of the surface, widened to hold all starts; None unless there are two weights.
 
     The box of a function without one holds the middle 90% of the points of the paths, and the ends of those that have
@@ -37,7 +37,7 @@ def make_grid(experiment: Experiment, landmarks: Landmarks, tracks: Sequence[Tra
     x, y = (
         torch.linspace(*ends, POINTS, dtype=torch.float64) for ends in zip(low.tolist(), high.tolist(), strict=True)
     )
-    return Grid(x, y, evaluate_points(experiment, torch.stack(torch.meshgrid(x, y, indexing="xy"), -1)))
+    return ContourGrid(x, y, evaluate_points(experiment, torch.stack(torch.meshgrid(x, y, indexing="xy"), -1)))
 
 
 def _choose_box(landmarks: Landmarks, tracks: Sequence[Track]) -> tuple[Tensor, Tensor]:

@@ -55,7 +55,7 @@ class Track(NamedTuple):
     ending: Ending
 
 
-class Outcome(NamedTuple):
+class TrackResult(NamedTuple):
     """The end of a path.
 
     status        one of STATUSES
@@ -224,13 +224,13 @@ def has_no_minimum(experiment: Experiment) -> bool:
     return isinstance(experiment.model, Surface) and experiment.model.surface.minimum is None
 
 
-def find_rate(experiment: Experiment) -> float | None:
+def find_lr(experiment: Experiment) -> float | None:
     """Return the learning rate of an experiment's optimizer; None if it has none."""
     path = dotted_fields.find_field(experiment.optimizer, "lr")
     return None if path is None else float(dotted_fields.get_field(experiment.optimizer, path))
 
 
-def judge(track: Track, landmarks: Landmarks) -> Outcome:
+def judge(track: Track, landmarks: Landmarks) -> TrackResult:
     """Return where a path has ended."""
     w, f = track.w[-1], track.f[-1].item()
     gap = f - (landmarks.minimum or 0.0)
@@ -241,7 +241,7 @@ def judge(track: Track, landmarks: Landmarks) -> Outcome:
         steps = first if first < len(track.f) else None
     distance = _nearest(w, landmarks.minima)
     evaluations = None if steps is None else int(track.evaluations[steps])
-    return Outcome(_name_status(track, landmarks, gap), steps, evaluations, gap, distance)
+    return TrackResult(_name_status(track, landmarks, gap), steps, evaluations, gap, distance)
 
 
 def _name_status(track: Track, landmarks: Landmarks, gap: float) -> str:

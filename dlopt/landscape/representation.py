@@ -7,7 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from dlopt.landscape.trajectories import Trajectory
+from dlopt.landscape.trajectories import WeightTrajectory
 from dlopt.objective.activation_hooks import record_outputs
 from dlopt.training.batches import Examples
 from dlopt.training.evaluation import get_chunk_size, recompute_statistics
@@ -18,7 +18,7 @@ MAX_EXAMPLES = 1000
 
 
 def compare_layers(
-    predictor: Predictor, trajectory: Trajectory, examples: Examples, advance: Callable[[int], None]
+    predictor: Predictor, trajectory: WeightTrajectory, examples: Examples, advance: Callable[[int], None]
 ) -> dict[str, Tensor]:
     """Return the CKA of each layer's outputs at the points of a trajectory, (n,), with those at its last point.
 

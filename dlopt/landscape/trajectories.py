@@ -16,7 +16,7 @@ KEEP_MORE = "train with checkpoint.every=N checkpoint.keep=N"
 """The advice for a run with too few checkpoints."""
 
 
-class Trajectory(NamedTuple):
+class WeightTrajectory(NamedTuple):
     """Weights (n, P) after these numbers of steps, ascending."""
 
     steps: list[int]
@@ -28,7 +28,7 @@ def list_kept(run: RunDirectory) -> list[str]:
     return [*map(str, sorted(run.older_checkpoints())), "last"]
 
 
-def load_trajectory(run: RunDirectory, predictor: Predictor) -> Trajectory:
+def load_trajectory(run: RunDirectory, predictor: Predictor) -> WeightTrajectory:
     """Load the weights of all kept checkpoints, and those that diagnostic=trajectory has stored in the last one.
 
     Raises ConfigError if a checkpoint is of another network.
@@ -43,4 +43,4 @@ def load_trajectory(run: RunDirectory, predictor: Predictor) -> Trajectory:
     if isinstance(memory, dict) and "points" in memory:
         points |= {point["step"]: point["w"].to(predictor.w) for point in memory["points"].values()}
     steps = sorted(points)
-    return Trajectory(steps, torch.stack([points[step] for step in steps]))
+    return WeightTrajectory(steps, torch.stack([points[step] for step in steps]))

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Annotated
 
 from dlopt.base.linesearch import choose_best, clamp, interpolate_quadratic
-from dlopt.parts import LineSearch, StepSize, Trial, Trials
+from dlopt.parts import LinePoint, LineSearch, StepSize, Trials
 from dlopt.ranges import Count, Range
 
 SHRINK = (0.1, 0.5)
@@ -35,7 +35,7 @@ class Armijo(LineSearch):
     c1: Annotated[float, Range(gt=0, lt=1)]
     max_evaluations: Count
 
-    def trials(self, start: Trial, first: float, c2: float) -> Trials:
+    def trials(self, start: LinePoint, first: float, c2: float) -> Trials:
         seen, alpha = [start], first
         for _ in range(self.max_evaluations):
             trial = yield alpha
@@ -47,7 +47,7 @@ class Armijo(LineSearch):
         return choose_best(seen)
 
 
-def _interpolate(seen: list[Trial]) -> float:
+def _interpolate(seen: list[LinePoint]) -> float:
     """Return the minimizer of the parabola or cubic by the start and the last trials, or NaN."""
     start, *trials = seen
     last = [trial for trial in trials if trial.is_finite][-2:]

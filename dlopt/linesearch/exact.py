@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from dlopt.base.linesearch import choose_best
-from dlopt.parts import LineSearch, LineStep, ObjectiveOracle, StepSize, Trial, Trials
+from dlopt.parts import LinePoint, LineSearch, LineStep, ObjectiveOracle, StepSize, Trials
 from dlopt.ranges import Count, Positive
 
 SHRINK = 0.25
@@ -50,7 +50,7 @@ class Exact(LineSearch):
         step = super().search(w, d, loss, g, objective, alpha, c2)
         return step._replace(evaluations=step.evaluations + 1)
 
-    def trials(self, start: Trial, first: float, c2: float) -> Trials:
+    def trials(self, start: LinePoint, first: float, c2: float) -> Trials:
         alpha = first
         for _ in range(self.max_evaluations):
             trial = yield alpha

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Annotated
 
 from dlopt.base.linesearch import choose_best, clamp, interpolate_cubic
-from dlopt.parts import LineSearch, StepSize, Trial, Trials
+from dlopt.parts import LinePoint, LineSearch, StepSize, Trials
 from dlopt.ranges import Count, Range
 
 GROWTH = (1.1, 4.0)
@@ -45,7 +45,7 @@ class StrongWolfe(LineSearch):
         if isinstance(self.c1, float) and isinstance(self.c2, float) and self.c1 > self.c2:  # not columns of lanes
             raise ValueError(f"c1 must not be above c2, got c1 = {self.c1:g} and c2 = {self.c2:g}")
 
-    def trials(self, start: Trial, first: float, c2: float) -> Trials:
+    def trials(self, start: LinePoint, first: float, c2: float) -> Trials:
         limit = -(max(c2, self.c1) if self.c2 is None else self.c2) * start.slope
         seen, previous, alpha = [start], start, first
         while len(seen) <= self.max_evaluations:
@@ -61,7 +61,7 @@ class StrongWolfe(LineSearch):
             previous, alpha = trial, clamp(_extrapolate(previous, trial), low, high, high)
         return choose_best(seen)
 
-    def _zoom(self, low: Trial, high: Trial, limit: float, seen: list[Trial]) -> Trials:
+    def _zoom(self, low: LinePoint, high: LinePoint, limit: float, seen: list[LinePoint]) -> Trials:
         """Shrink an interval with acceptable steps: low has the smallest value so far, and its slope leads to high."""
         start, widths = seen[0], [abs(high.alpha - low.alpha)]
         while len(seen) <= self.max_evaluations:
@@ -82,17 +82,17 @@ class StrongWolfe(LineSearch):
             widths.append(abs(high.alpha - low.alpha))
         return choose_best(seen)
 
-    def _is_too_far(self, trial: Trial, start: Trial) -> bool:
+    def _is_too_far(self, trial: LinePoint, start: LinePoint) -> bool:
         return not (trial.is_finite and trial.value <= start.value + self.c1 * trial.alpha * start.slope)
 
 
-def _extrapolate(a: Trial, b: Trial) -> float:
+def _extrapolate(a: LinePoint, b: LinePoint) -> float:
     """Return the minimizer of the cubic beyond b, or NaN."""
     alpha = interpolate_cubic(a, b)
     return alpha if alpha > b.alpha else float("nan")
 
 
-def _choose_inside(low: Trial, high: Trial, widths: list[float]) -> float:
+def _choose_inside(low: LinePoint, high: LinePoint, widths: list[float]) -> float:
     """Return the next trial between the ends of an interval; widths are those so far."""
     width = high.alpha - low.alpha
     if not high.is_finite:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from functools import cache
 
 
-class Grid:
+class ConditionalGrid:
     """A grid of axes with these sizes, in the order of its axes; the last one varies fastest.
 
     A parent is the index of an axis and the indices of its values to which an axis applies; None: it applies to all.

@@ -17,7 +17,7 @@ from dlopt.config.compose.nested_options import from_hydra
 from dlopt.config.problems import Problems
 from dlopt.formatting import format_override
 from dlopt.sweep.axis import Axis, Choice, Interval, add_steps
-from dlopt.sweep.grid import Grid
+from dlopt.sweep.grid import ConditionalGrid
 
 if TYPE_CHECKING:
     from hydra.core.override_parser.types import Override
@@ -79,10 +79,10 @@ class Space:
         return self._grid.size
 
     @cached_property
-    def _grid(self) -> Grid:
+    def _grid(self) -> ConditionalGrid:
         return self._make_grid([axis.size for axis in self.axes])
 
-    def _make_grid(self, sizes: Sequence[float]) -> Grid:
+    def _make_grid(self, sizes: Sequence[float]) -> ConditionalGrid:
         """Return the grid of axes with these numbers of values, which for choices are all."""
         parents: list[tuple[int, frozenset[int]] | None] = []
         for axis in self.axes:
@@ -94,7 +94,7 @@ class Space:
             parent = self.axes[i]
             assert isinstance(parent, Choice)
             parents.append((i, frozenset(map(parent.values.index, condition.values))))
-        return Grid(sizes, parents)
+        return ConditionalGrid(sizes, parents)
 
     def grid_point(self, number: int) -> tuple[Any, ...]:
         """Return a point of the grid by its number; the last axis varies fastest."""

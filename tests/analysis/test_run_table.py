@@ -12,7 +12,7 @@ import sys
 import pytest
 from processes import wait_until
 
-from dlopt.analysis.run_table import Condition, RunRecord, find_varying_settings, group_runs, read_runs, sort_runs
+from dlopt.analysis.run_table import RunFilter, RunRecord, find_varying_settings, group_runs, read_runs, sort_runs
 from dlopt.cli import main
 from dlopt.report.text_table import TextTable
 from dlopt.rundir.lock import Lock
@@ -104,18 +104,18 @@ def test_conditions(text, holds):
         metrics={"val/loss": 0.5}, optimizer="adam", optimizer__lr=0.01, regularization="[l2,dropout]",
         deterministic=False, steps=None,
     )  # fmt: skip
-    assert Condition.parse(text).holds(run) == holds
+    assert RunFilter.parse(text).holds(run) == holds
 
 
 @pytest.mark.parametrize("text", ["adam", "=adam", "", "optimizer"])
 def test_a_text_without_a_comparison_is_not_a_condition(text):
     with pytest.raises(ValueError, match="is not a condition"):
-        Condition.parse(text)
+        RunFilter.parse(text)
 
 
 def test_an_order_compares_with_one_number():
     with pytest.raises(ValueError, match="< compares with one number"):
-        Condition.parse("optimizer.lr<0.1,0.2")
+        RunFilter.parse("optimizer.lr<0.1,0.2")
 
 
 def test_sorting_puts_the_best_first_and_runs_without_a_value_last():

@@ -38,25 +38,25 @@ def test_resnet_20_has_the_published_number_of_weights(shortcut, parameters):
 def by_hand(own, x, *, channels, blocks, skip, shortcut):
     """He et al. 2016, sections 3.3 and 4.2, on images with batch normalization, from a table of named parameters."""
 
-    def convolved(name, x, stride):
+    def convolve(name, x, stride):
         kernel = own[f"{name}.weight"]
         x = F.conv2d(x, kernel, stride=stride, padding=kernel.shape[-1] // 2)
         layer, number = name.rsplit(".", 1)
         scale, shift = (own[f"{layer}.{int(number) + 1}.{kind}"] for kind in ("weight", "bias"))
         return F.batch_norm(x, None, None, scale, shift, training=True)
 
-    x = F.relu(convolved("first.0", x, 1))
+    x = F.relu(convolve("first.0", x, 1))
     before, n = channels[0], 0
     for stage, features in enumerate(channels):
         for block in range(blocks):
             stride = 2 if stage > 0 and block == 0 else 1
-            y = F.relu(convolved(f"blocks.{n}.branch.0", x, stride))
-            y = convolved(f"blocks.{n}.branch.3", y, 1)
+            y = F.relu(convolve(f"blocks.{n}.branch.0", x, stride))
+            y = convolve(f"blocks.{n}.branch.3", y, 1)
             if stride == 2 and shortcut == "identity":
                 small = x[:, :, ::2, ::2]
                 x = torch.cat([small, torch.zeros(len(x), features - before, *small.shape[2:], dtype=x.dtype)], dim=1)
             elif stride == 2 and skip:
-                x = convolved(f"blocks.{n}.shortcut.0", x, 2)
+                x = convolve(f"blocks.{n}.shortcut.0", x, 2)
             x = F.relu(x + y if skip else y)
             before, n = features, n + 1
     return x.mean((2, 3)) @ own["output.weight"].T + own["output.bias"]

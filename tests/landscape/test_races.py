@@ -76,9 +76,9 @@ def test_an_optimizer_without_lanes_runs_start_by_start():
 
 def test_a_lane_that_diverges_leaves_the_others_alone():
     experiment = build("surface=ravine", "optimizer=sgd", "steps=60")
-    rates = (0.05, 1.0, 0.09)
+    lrs = (0.05, 1.0, 0.09)
     entrants = [
-        dataclasses.replace(experiment, optimizer=dataclasses.replace(experiment.optimizer, lr=lr)) for lr in rates
+        dataclasses.replace(experiment, optimizer=dataclasses.replace(experiment.optimizer, lr=lr)) for lr in lrs
     ]
     calm, wild, last = run_tracks(entrants)
     assert wild.ending == "far"
@@ -117,11 +117,11 @@ def test_newton_needs_one_step_for_a_quadratic_and_its_hessian_counts_as_two_pro
 def test_a_path_that_only_passes_the_minimum_has_not_reached_it():
     landmarks = Landmarks(torch.zeros(1, 1), 0.0, torch.zeros(0, 1), None)
 
-    def outcome(values):
+    def judge_values(values):
         f = torch.tensor(values, dtype=torch.float64)
         return judge(Track(f.sqrt().unsqueeze(1), f, torch.arange(len(f)) * 3, 1.0, "steps"), landmarks)
 
-    passes, stays = outcome([4.0, 1e-9, 1.0, 0.5]), outcome([4.0, 1e-9, 1.0, 1e-6, 1e-8])
+    passes, stays = judge_values([4.0, 1e-9, 1.0, 0.5]), judge_values([4.0, 1e-9, 1.0, 1e-6, 1e-8])
     assert (passes.steps, passes.evaluations, passes.status) == (None, None, "not converged")
     assert (stays.steps, stays.evaluations, stays.status) == (3, 9, "converged")
     assert passes.distance == pytest.approx(0.5**0.5)
@@ -129,8 +129,8 @@ def test_a_path_that_only_passes_the_minimum_has_not_reached_it():
 
 def test_the_best_learning_rate_is_that_of_brute_force():
     experiment = build("surface=ravine", "optimizer=sgd", "steps=300")
-    landmarks, rates = Landmarks.of(experiment), budget.Range(1e-3, 1.0)
-    best, (track,) = tune(experiment, experiment.w.unsqueeze(0), landmarks, rates)
+    landmarks, lrs = Landmarks.of(experiment), budget.LearningRateRange(1e-3, 1.0)
+    best, (track,) = tune(experiment, experiment.w.unsqueeze(0), landmarks, lrs)
 
     def count(lr):
         path = descend(slope_ravine, [1.0, 9.0], lr, 300)
@@ -138,19 +138,21 @@ def test_the_best_learning_rate_is_that_of_brute_force():
         return above[-1] + 1 if above[-1] < 300 else np.inf
 
     with np.errstate(over="ignore", invalid="ignore"):
-        counts = [count(lr) for lr in rates.spread(budget.CANDIDATES)]
-    assert best == rates.spread(budget.CANDIDATES)[int(np.argmin(counts))]
+        counts = [count(lr) for lr in lrs.spread(budget.CANDIDATES)]
+    assert best == lrs.spread(budget.CANDIDATES)[int(np.argmin(counts))]
     assert judge(track, landmarks).steps == min(counts)
 
 
 def test_candidates_are_log_spaced_from_end_to_end():
-    np.testing.assert_allclose(budget.Range(1e-4, 1.0).spread(16), np.geomspace(1e-4, 1, 16), rtol=5e-3)
+    np.testing.assert_allclose(budget.LearningRateRange(1e-4, 1.0).spread(16), np.geomspace(1e-4, 1, 16), rtol=5e-3)
 
 
 def test_an_optimizer_without_a_learning_rate_is_not_tuned():
     experiment = build("surface=booth", "optimizer=custom", "custom._target_=mine.NormalizedDescent", "steps=5")
-    rate, tracks = tune(experiment, experiment.w.unsqueeze(0), Landmarks.of(experiment), budget.Range(0.1, 1.0))
-    assert rate is None
+    lr, tracks = tune(
+        experiment, experiment.w.unsqueeze(0), Landmarks.of(experiment), budget.LearningRateRange(0.1, 1.0)
+    )
+    assert lr is None
     assert len(tracks[0].f) == 6
 
 

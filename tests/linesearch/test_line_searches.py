@@ -9,7 +9,7 @@ import pytest
 import torch
 from scipy.optimize import line_search
 
-from dlopt.base.linesearch import Trial, interpolate_cubic, interpolate_quadratic
+from dlopt.base.linesearch import LinePoint, interpolate_cubic, interpolate_quadratic
 from dlopt.linesearch.armijo import Armijo
 from dlopt.linesearch.exact import Exact
 from dlopt.linesearch.strong_wolfe import StrongWolfe
@@ -248,11 +248,11 @@ def test_without_a_direction_of_descent_no_step_is_taken(name, loss, g):
 @pytest.mark.parametrize("rule", [Armijo(1e-4, 300), StrongWolfe(1e-4, 0.9, 300)], ids=lambda r: type(r).__name__)
 def test_a_line_without_a_fall_ends_in_failure_from_any_first_step(rule, first):
     """Powers of alpha overflow and underflow on the way."""
-    trials = rule.trials(Trial(0.0, 1.0, -1.0), first, 0.9)
+    trials = rule.trials(LinePoint(0.0, 1.0, -1.0), first, 0.9)
     alpha = next(trials)
     with pytest.raises(StopIteration) as end:
         while True:
-            alpha = trials.send(Trial(alpha, 2.0, 0.5))
+            alpha = trials.send(LinePoint(alpha, 2.0, 0.5))
     assert end.value.value.failed
 
 
@@ -261,7 +261,7 @@ def test_interpolations_are_those_of_polynomials():
 
     def at(coefficients, alpha):
         p = np.polynomial.Polynomial(coefficients)
-        return Trial(alpha, p(alpha), p.deriv()(alpha))
+        return LinePoint(alpha, p(alpha), p.deriv()(alpha))
 
     parabola, cubic = [1.0, -3.0, 2.0], [1.0, -3.0, -2.0, 1.5]
     minimum = max(np.polynomial.Polynomial(cubic).deriv().roots())

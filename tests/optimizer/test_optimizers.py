@@ -641,12 +641,12 @@ def test_a_rate_that_moves_scales_all_steps_and_may_be_zero(rule):
     for _ in range(10):
         w, state, *_ = rule.step(w, state, objective)
 
-    def moved(rate):
+    def compute_change(lr):
         copies = type(state)(*(x.clone() for x in state))
-        return w - dataclasses.replace(rule, lr=rate).step(w.clone(), copies, objective).w
+        return w - dataclasses.replace(rule, lr=lr).step(w.clone(), copies, objective).w
 
-    torch.testing.assert_close(moved(0.005), moved(0.05) / 10, rtol=1e-10, atol=1e-14)
-    assert not moved(0.0).any()
+    torch.testing.assert_close(compute_change(0.005), compute_change(0.05) / 10, rtol=1e-10, atol=1e-14)
+    assert not compute_change(0.0).any()
 
 
 def test_cyclic_descent_by_exact_coordinates_is_gauss_seidel():

@@ -6,8 +6,8 @@ import torch
 from matplotlib.text import Text
 from PIL import Image, ImageSequence
 
-from dlopt.landscape.grid import Grid
-from dlopt.landscape.race import Landmarks, Outcome, Track
+from dlopt.landscape.grid import ContourGrid
+from dlopt.landscape.race import Landmarks, Track, TrackResult
 from dlopt.report.race import animation, figures
 from dlopt.report.race.animation import choose_steps, save_animation
 from dlopt.report.race.figures import Race, choose_columns, choose_levels, line_styles, plot_race
@@ -25,7 +25,9 @@ def make_race(labels=("sgd", "adam"), starts=1, minimum=0.0, grid=True):
         tracks[label] = [track] * starts
     minima = torch.zeros(int(minimum is not None), 2)
     landmarks = Landmarks(minima, minimum, torch.zeros(1, 2), ((-2.0, 2.0), (-2.0, 2.0)))
-    return Race("a title", tracks, {label: label for label in labels}, landmarks, Grid(axis, axis, f) if grid else None)
+    return Race(
+        "a title", tracks, {label: label for label in labels}, landmarks, ContourGrid(axis, axis, f) if grid else None
+    )
 
 
 @pytest.mark.parametrize("minimum", [0.0, None])
@@ -134,9 +136,9 @@ def test_frames_go_from_the_start_to_the_last_step(last):
 
 def test_the_table_has_medians_over_starts():
     ends = [
-        Outcome("converged", 10, 20, 1e-9, 0.5),
-        Outcome("converged", 20, 40, 1e-8, 0.25),
-        Outcome("not converged", None, None, 2.0, 1.0),
+        TrackResult("converged", 10, 20, 1e-9, 0.5),
+        TrackResult("converged", 20, 40, 1e-8, 0.25),
+        TrackResult("not converged", None, None, 2.0, 1.0),
     ]
     table = make_table({"sgd": ends, "adam": ends[2:]}, {"sgd": 0.1, "adam": None}, has_minimum=True)
     assert table.rows == [

@@ -20,7 +20,7 @@ FAILED = ("failed", {"message": "why\nwhere"})
 PRUNED = ("pruned", {"val/loss": 2.0})
 
 
-def done(*values, objective="val/loss"):
+def make_done(*values, objective="val/loss"):
     return [("done", {objective: value}) for value in values]
 
 
@@ -42,10 +42,10 @@ def test_repeats_are_all_pairs_of_seeds_and_folds(seeds, folds, repeats):
 
 @given(VALUES)
 def test_the_value_of_a_trial_is_the_mean_or_median_of_its_runs(values):
-    assert summarize_outcome(done(*values), "val/loss", "mean", higher_is_better=False) == Outcome(
+    assert summarize_outcome(make_done(*values), "val/loss", "mean", higher_is_better=False) == Outcome(
         "done", statistics.fmean(values)
     )
-    assert summarize_outcome(done(*values), "val/loss", "median", higher_is_better=False) == Outcome(
+    assert summarize_outcome(make_done(*values), "val/loss", "median", higher_is_better=False) == Outcome(
         "done", statistics.median(values)
     )
 
@@ -53,12 +53,12 @@ def test_the_value_of_a_trial_is_the_mean_or_median_of_its_runs(values):
 @pytest.mark.parametrize(
     ("endings", "statistic", "outcome"),
     [
-        ([*done(1, 2), DIVERGED], "mean", Outcome("diverged", None, "1 of 3 runs diverged")),
+        ([*make_done(1, 2), DIVERGED], "mean", Outcome("diverged", None, "1 of 3 runs diverged")),
         ([DIVERGED], "mean", Outcome("diverged", None, "")),
-        ([*done(1, 3), DIVERGED], "median", Outcome("done", 3.0)),
-        ([*done(1), DIVERGED], "median", Outcome("diverged", None, "1 of 2 runs diverged")),
-        ([*done(1), FAILED, DIVERGED], "median", Outcome("failed", None, "why")),
-        ([*done(1), PRUNED], "mean", Outcome("pruned", 1.5)),
+        ([*make_done(1, 3), DIVERGED], "median", Outcome("done", 3.0)),
+        ([*make_done(1), DIVERGED], "median", Outcome("diverged", None, "1 of 2 runs diverged")),
+        ([*make_done(1), FAILED, DIVERGED], "median", Outcome("failed", None, "why")),
+        ([*make_done(1), PRUNED], "mean", Outcome("pruned", 1.5)),
         ([("pruned", {})], "mean", Outcome("pruned", None)),
         ([("done", {"train/loss": 0.5})], "mean", Outcome("done", 0.5)),
         *(([("done", {"val/loss": value})], "mean", Outcome("diverged", None)) for value in (math.nan, None, "text")),
@@ -70,7 +70,7 @@ def test_the_outcome_of_a_trial(endings, statistic, outcome):
 
 def test_a_diverged_run_has_the_worst_accuracy_and_a_training_loss_is_not_an_accuracy():
     """The median of three accuracies is the worse of the other two."""
-    endings = [*done(1, 3, objective="val/accuracy"), ("diverged", {"val/accuracy": 2.0})]
+    endings = [*make_done(1, 3, objective="val/accuracy"), ("diverged", {"val/accuracy": 2.0})]
     assert summarize_outcome(endings, "val/accuracy", "median", higher_is_better=True) == Outcome("done", 1.0)
     assert (
         summarize_outcome([("done", {"train/loss": 0.5})], "val/accuracy", "mean", higher_is_better=True).value is None

@@ -13,7 +13,7 @@ from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 from matplotlib.patheffects import withStroke
 
-from dlopt.landscape.grid import Grid
+from dlopt.landscape.grid import ContourGrid
 from dlopt.landscape.race import TOLERANCE, Landmarks, Track
 from dlopt.report.figures import COLOURS, DASHES, STYLE
 
@@ -50,7 +50,7 @@ class Race(NamedTuple):
     tracks: Mapping[str, Sequence[Track]]
     labels: Mapping[str, str]
     landmarks: Landmarks
-    grid: Grid | None
+    grid: ContourGrid | None
 
     @property
     def every_track(self) -> list[Track]:
@@ -98,7 +98,7 @@ def choose_columns(labels: Sequence[str], width: float, fontsize: float) -> int:
     return max(1, min(7, len(labels), int(room / (max(map(len, labels)) + 8))))  # 8: a line and the gaps
 
 
-def draw_contours(axes: Axes, grid: Grid, landmarks: Landmarks) -> None:
+def draw_contours(axes: Axes, grid: ContourGrid, landmarks: Landmarks) -> None:
     """Draw the surface in shades and lines, with levels by quantiles of log(f - f*), or of f without a minimum."""
     f = grid.f.numpy()
     levels = choose_levels(f, landmarks.minimum)

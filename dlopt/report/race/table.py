@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from dlopt.formatting import format_metric
-from dlopt.landscape.race import Outcome, Track
+from dlopt.landscape.race import Track, TrackResult
 from dlopt.report.text_table import GREEN, RED, YELLOW, TextTable
 from dlopt.storage import atomic
 
@@ -16,7 +16,7 @@ STYLES = {"converged": GREEN, "left the saddle": GREEN, "diverged": RED, "at a s
 
 
 def make_table(
-    outcomes: Mapping[str, Sequence[Outcome]], rates: Mapping[str, float | None], *, has_minimum: bool
+    outcomes: Mapping[str, Sequence[TrackResult]], lrs: Mapping[str, float | None], *, has_minimum: bool
 ) -> TextTable:
     """Return a row for each optimizer, in the order of the arguments; medians if there are several starts.
 
@@ -28,8 +28,8 @@ def make_table(
     for name, ends in outcomes.items():
         counts = Counter(end.status for end in ends)
         status = next(iter(counts)) if len(ends) == 1 else ", ".join(f"{n} {s}" for s, n in counts.most_common())
-        rate = rates[name]
-        row = [name, "-" if rate is None else f"{rate:g}", status]
+        lr = lrs[name]
+        row = [name, "-" if lr is None else f"{lr:g}", status]
         row += [_median([end.steps for end in ends]), _median([end.evaluations for end in ends])]
         row += [_median([end.f for end in ends], exact=True), _median([end.distance for end in ends], exact=True)]
         rows.append(row)
