@@ -126,14 +126,14 @@ def check_starts(experiment: Experiment, starts: Tensor) -> None:
     raise ConfigError([("surface", f"{message}: start at a point where it is finite, by the values of its parameters")])
 
 
-def run_tracks(experiments: Sequence[Experiment], *, counts: bool = True) -> list[Track]:
+def run_tracks(experiments: Sequence[Experiment]) -> list[Track]:
     """Run experiments that differ in starts and hyperparameters only: in lanes, or else one by one.
 
     An optimizer that decides on the host how often it evaluates, such as in a line search, runs one by one: lanes would
-    count the evaluations of all of them. Unless `counts`, it runs in lanes, too.
+    count the evaluations of all of them.
     """
     optimizer = experiments[0].optimizer
-    if len(experiments) > 1 and ((counts and optimizer.decides_on_host) or not optimizer.lanes):
+    if len(experiments) > 1 and (optimizer.decides_on_host or not optimizer.lanes):
         return [track for experiment in experiments for track in run_tracks([experiment])]
     with set_torch_switches(1, deterministic=False):
         training = TrainState(experiments)

@@ -19,22 +19,20 @@ def tune(
 ) -> tuple[float | None, list[Track]]:
     """Return the best learning rate of a range, and the paths with it; None if the optimizer has no learning rate.
 
-    Every candidate runs from every start for all steps of the race, in lanes if the optimizer allows them. The paths of
-    the best one are run again if lanes do not count its evaluations.
+    Every candidate runs from every start for all steps of the race, in lanes if the optimizer allows them and they
+    count its evaluations.
     """
-    is_uncounted = experiment.optimizer.lanes and experiment.optimizer.decides_on_host
     path = dotted_fields.find_field(experiment.optimizer, "lr")
     if path is None:
         return None, run_tracks(start_at(experiment, starts))
     lrs = tuned.spread(CANDIDATES)
     optimizers = [dotted_fields.replace_fields(experiment.optimizer, {path: lr}) for lr in lrs]
     entrants = [e for optimizer in optimizers for e in start_at(experiment, starts, optimizer=optimizer)]
-    tracks = run_tracks(entrants, counts=False)
+    tracks = run_tracks(entrants)
     groups = [tracks[i : i + len(starts)] for i in range(0, len(tracks), len(starts))]
     scores = [_score([judge(track, landmarks) for track in group]) for group in groups]
     best = scores.index(min(scores))
-    counted = run_tracks(entrants[best * len(starts) : (best + 1) * len(starts)]) if is_uncounted else groups[best]
-    return lrs[best], counted
+    return lrs[best], groups[best]
 
 
 def _score(outcomes: Sequence[TrackResult]) -> tuple[int, float, float]:

@@ -143,6 +143,20 @@ def test_the_best_learning_rate_is_that_of_brute_force():
     assert judge(track, landmarks).steps == min(counts)
 
 
+def test_candidates_are_compared_by_their_own_evaluations():
+    """In lanes, the line search of one candidate would count for all, and steps would decide."""
+    words = ("surface=himmelblau", "optimizer=newton", "start=[-1,1]", "steps=60")
+    experiment = build(*words)
+    landmarks, lrs = Landmarks.of(experiment), budget.LearningRateRange(0.3, 1.2)
+    best, (track,) = tune(experiment, experiment.w.unsqueeze(0), landmarks, lrs)
+    alone = {}
+    for lr in lrs.spread(budget.CANDIDATES):
+        (path,) = run_tracks([build(*words, f"newton.lr={lr}")])
+        alone[lr] = judge(path, landmarks)
+    assert best == min(alone, key=lambda lr: (alone[lr].evaluations or np.inf, alone[lr].f))
+    assert judge(track, landmarks) == alone[best]
+
+
 def test_candidates_are_log_spaced_from_end_to_end():
     np.testing.assert_allclose(budget.LearningRateRange(1e-4, 1.0).spread(16), np.geomspace(1e-4, 1, 16), rtol=5e-3)
 
