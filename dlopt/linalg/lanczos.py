@@ -113,19 +113,6 @@ def tridiagonalize(product: Product, start: Tensor, steps: int) -> Tridiagonal:
     return Tridiagonal(alpha, beta, basis, norm.squeeze(-1))
 
 
-def extreme_eigenvalues(product: Product, start: Tensor, steps: int) -> Tensor:
-    """Return the smallest and the largest eigenvalue of A, (..., 2), from min(steps, P) products.
-
-    Both are bounds from inside the spectrum, and come closer with each step. Extreme eigenvalues that stand apart from
-    the others converge first. start, (..., P), must not be zero, and should have a part along each eigenvector: a
-    random vector has. `Tridiagonal.ritz_pairs` has the vectors and the residuals.
-
-    Source: Golub and Van Loan 2013, section 10.1.5.
-    """
-    values, _ = eigh_or_nan(tridiagonalize(product, start, steps).matrix())
-    return values[..., [0, -1]]
-
-
 def _orthogonalize(u: Tensor, basis: Tensor) -> Tensor:
     """Return u, (..., P), without its parts along orthonormal rows (..., i, P)."""
     for _ in range(2):
