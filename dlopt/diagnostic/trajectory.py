@@ -25,10 +25,14 @@ class Trajectory(Diagnostic):
     A length far above diagnostic=distance means a winding path.
 
     points   largest number of stored points, with the initial weights
-    max_mb   largest size of the points in megabytes, 4 bytes per weight and point in float32; a run that may exceed it
-             is refused before it starts
+    max_mb   largest size in megabytes of what a run stores, the points and the latest weights: 4 bytes per weight in
+             float32. A run that may exceed it is refused before it starts.
 
-    Cost: a copy of the weights per measurement. Memory and each checkpoint grow by up to max_mb.
+    Cost: a copy of the weights per measurement. Memory and each checkpoint grow by up to max_mb; each run of several
+    lanes stores its own points. While a checkpoint is saved, memory holds one run's points twice.
+
+    Measured on one core: 0.1 ms and 4.9 ms, 0.1% and 0.5% of a run with the defaults (CNN of MNIST-1D, MLP of 1.9
+    million weights).
 
     Source: Li, Xu, Taylor, Studer and Goldstein 2018, Visualizing the loss landscape of neural nets, section 7.
     """
@@ -38,9 +42,10 @@ class Trajectory(Diagnostic):
 
     def check(self, w: Tensor, layout: Layout) -> None:
         each = w.shape[-1] * w.element_size() / 1e6
-        if self.points * each > self.max_mb:
-            size = f"{self.points} points of {w.shape[-1]:,} weights take {self.points * each:.4g} MB"
-            fitting = int(self.max_mb / each)
+        total = (self.points + 1) * each
+        if total > self.max_mb:
+            size = f"{self.points} points and the latest weights, of {w.shape[-1]:,} weights each, take {total:.4g} MB"
+            fitting = int(self.max_mb / each) - 1
             fewer = f"points={fitting}, or " if fitting >= 4 else ""
             wrong = f"{size} in memory and in each checkpoint, and max_mb is {self.max_mb:g}"
             raise ValueError(f"{wrong}; use {fewer}a larger max_mb")

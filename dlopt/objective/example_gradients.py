@@ -17,6 +17,8 @@ from dlopt.prng import Key
 
 MAX_NUMBERS = 1 << 22
 """Numbers in a chunk of gradients."""
+MAX_EXAMPLES = 1 << 10
+"""Examples, times gradients, of joint backward passes of a micro-batch; a single pass may have more."""
 EXAMPLE = Share(1, 1.0)
 """The share of an example by itself: it is not the first part, which has the penalties."""
 
@@ -70,5 +72,6 @@ def _within_batch(
     linearized: Any = vjp(losses, w)  # mypy takes it for the triple with has_aux
     values, transpose = linearized
     chosen = (at.unsqueeze(-1) == torch.arange(len(values), device=w.device)).to(values.dtype)
-    (gradients,) = vmap(transpose)(chosen)
+    together = max(1, MAX_EXAMPLES // ((problem.lanes or 1) * len(values)))
+    (gradients,) = vmap(transpose, chunk_size=together)(chosen)
     return gradients

@@ -5,6 +5,7 @@ import torch
 from helpers import build_blobs, read_rows, train_runs
 from objectives import KEYS, LANE_KEY, SETTINGS, draw_data, make_objective, make_problem
 from torch import nn
+from torch.func import vmap
 from torch.nn.functional import cross_entropy
 
 from dlopt.diagnostic.noise import Noise
@@ -88,6 +89,19 @@ def test_chunks_do_not_matter(setting, monkeypatch):
     monkeypatch.setattr(example_gradients, "MAX_NUMBERS", 3 * len(w))
     assert [len(g) for g in make_objective(problem).example_gradients(w, 7)] == [3, 3, 1]
     assert measure(make_objective(problem), w, 7)[0] == pytest.approx(whole, rel=1e-9)
+
+
+@pytest.mark.parametrize("together", [1, 2, 90])
+def test_backward_passes_of_a_batch_are_bounded(together, monkeypatch):
+    """Each gradient takes the memory of a backward pass of the whole batch."""
+    problem, w = make_problem("mlp", *SETTINGS["batch norm"])
+    whole, _ = measure(make_objective(problem), w, 7)
+    size = make_objective(problem).batch_size
+    monkeypatch.setattr(example_gradients, "MAX_EXAMPLES", together * size + (size - 1) * (together > 1))
+    sizes = []
+    monkeypatch.setattr(example_gradients, "vmap", lambda f, **keys: sizes.extend(keys.values()) or vmap(f, **keys))
+    assert measure(make_objective(problem), w, 7)[0] == pytest.approx(whole, rel=1e-9)
+    assert sizes == [together]
 
 
 def test_the_critical_batch_size_is_a_ratio_of_averages():

@@ -273,9 +273,13 @@ def test_a_path_that_would_take_too_much_memory_is_refused(here, capsys):
     assert main(["train", "-q", *BLOBS, "hydra.run.dir=run", *keys]) == 2
     err = capsys.readouterr().err
     assert "diagnostic.trajectory" in err
-    assert "30 points of 67 weights take 0.00804 MB" in err
-    assert "use points=7, or a larger max_mb" in err
+    assert "30 points and the latest weights, of 67 weights each, take 0.008308 MB" in err
+    assert "use points=6, or a larger max_mb" in err
     assert not Path("run").exists()
+    fitting = ("diagnostic.trajectory.points=6", "diagnostic.trajectory.every=1")
+    assert main(["train", "-q", *BLOBS, "hydra.run.dir=run", *keys, *fitting]) == 0
+    stored = RunDirectory("run").load("last")["diagnostics"]["trajectory"]
+    assert 4 * 67 * (len(stored["points"]) + 1) <= 2000
 
 
 def test_cka_is_that_of_the_definition_and_knows_rotations_and_scales():
