@@ -10,5 +10,5 @@ from dlopt.base.network import Activation, BatchStatisticsModule, Normalization
 from dlopt.base.optimizer import Averaging, ObjectiveOracle, Optimizer, Step
 from dlopt.base.regularization import Regularization, StochasticSite
 from dlopt.base.schedule import Schedule, TrainingTime, Unit, span
-from dlopt.base.transforms import Augmentation, Preprocess
+from dlopt.base.transforms import Augmentation, ChunkedPreprocess, Preprocess
 from dlopt.base.wrapper import Wrapper, overrides

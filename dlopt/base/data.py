@@ -10,6 +10,7 @@ from typing import Any, ClassVar, Literal, NamedTuple
 from torch import Tensor
 
 from dlopt.base.group import Group
+from dlopt.base.mapped_inputs import Inputs
 from dlopt.ranges import Count, Fraction
 
 TargetKind = Literal["classes", "numbers"]
@@ -23,10 +24,10 @@ class Split:
     with NaN for a step without one.
 
     rows, if given, are the indices of the examples of the split in these tensors. Training and validation split are
-    rows of the same tensors, so runs that share data share memory.
+    rows of the same tensors, so runs that share data share memory. Inputs that exceed memory are MappedInputs.
     """
 
-    inputs: Tensor
+    inputs: Inputs
     targets: Tensor
     rows: Tensor | None = None
 
@@ -35,7 +36,9 @@ class Split:
 
     def gather(self) -> tuple[Tensor, Tensor]:
         """Return inputs and targets of this split."""
-        return (self.inputs, self.targets) if self.rows is None else (self.inputs[self.rows], self.targets[self.rows])
+        if self.rows is None:
+            return self.inputs if isinstance(self.inputs, Tensor) else self.inputs[:], self.targets
+        return self.inputs[self.rows], self.targets[self.rows]
 
 
 class SourceRows(NamedTuple):

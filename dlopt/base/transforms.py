@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Mapping
 from typing import ClassVar, Protocol
 
+import torch
 from torch import Tensor
 
 from dlopt.base.group import Group
@@ -20,6 +22,24 @@ class Preprocess(Protocol):
 
     def apply(self, inputs: Tensor, statistics: Mapping[str, Tensor]) -> Tensor:
         """Return the transformed inputs, for any number of examples."""
+
+
+class ChunkedPreprocess(ABC):
+    """A preprocessing whose statistics are computed in one pass over chunks, so that inputs may exceed memory.
+
+    Any other preprocessing reads all training inputs at once.
+    """
+
+    def fit(self, inputs: Tensor) -> dict[str, Tensor]:
+        return self.fit_chunks([inputs], inputs.dtype)
+
+    def fit_chunks(self, chunks: Iterable[Tensor], dtype: torch.dtype) -> dict[str, Tensor]:
+        """Return the statistics of the training inputs, given in chunks of a type."""
+        return {name: values.to(dtype) for name, values in self.compute_statistics(chunks).items()}
+
+    @abstractmethod
+    def compute_statistics(self, chunks: Iterable[Tensor]) -> dict[str, Tensor]:
+        """Return the statistics of the training inputs in one or more chunks, (n, *shape), in any type."""
 
 
 @Group("augmentation", multiple=True, must_subclass=True, changeable_on_resume=True, lanes="value")

@@ -16,6 +16,7 @@ from torch.nn.modules.module import register_module_parameter_registration_hook
 from dlopt import parts, prng
 from dlopt.base.group import declared_groups
 from dlopt.base.layout import Layout
+from dlopt.base.mapped_inputs import MappedInputs
 from dlopt.config.checks.input_free import check_inputs, ignore_inputs
 from dlopt.config.checks.splits import FittedDataState, check_dataset
 from dlopt.config.problems import ConfigError, Problems, locate_error
@@ -133,7 +134,9 @@ def encode_data(
             return results[id(tensor)]
 
         def encode_split(split: parts.Split) -> parts.Split:
-            inputs = transform(split.inputs, option.transform_inputs)
+            inputs = split.inputs
+            if not isinstance(inputs, MappedInputs):  # mapped inputs have no statistics of the data option
+                inputs = transform(inputs, option.transform_inputs)
             return parts.Split(inputs, transform(split.targets, option.transform_targets), split.rows)
 
         def encode_optional(split: parts.Split | None) -> parts.Split | None:

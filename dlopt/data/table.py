@@ -162,6 +162,7 @@ class TableData(Data):
         return replace(whole, train=Split(x[train], y[train]), test=Split(x[test], y[test]))
 
     def fit(self, train: Split, encoding: Mapping[str, Any]) -> Mapping[str, Any]:
+        assert isinstance(train.inputs, torch.Tensor)  # a table is never mapped
         rows = slice(None) if train.rows is None else train.rows
         columns = {
             name: column.fit(name, train.inputs[:, place], rows).to_plain()

@@ -1,20 +1,23 @@
 """Centring."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from torch import Tensor
 
+from dlopt.parts import ChunkedPreprocess
+from dlopt.preprocess._feature_stats import mean
+
 
 @dataclass(frozen=True)
-class Center:
+class Center(ChunkedPreprocess):
     """x <- x - mu for each feature, with the mean mu over the training split; scales do not change.
 
     Source: LeCun, Bottou, Orr and Mueller 1998, "Efficient BackProp", section 4.3.
     """
 
-    def fit(self, inputs: Tensor) -> dict[str, Tensor]:
-        return {"mu": inputs.double().mean(0).to(inputs.dtype)}
+    def compute_statistics(self, chunks: Iterable[Tensor]) -> dict[str, Tensor]:
+        return {"mu": mean(chunks)}
 
     def apply(self, inputs: Tensor, statistics: Mapping[str, Tensor]) -> Tensor:
         return inputs - statistics["mu"]

@@ -1,15 +1,16 @@
 """Decorrelation."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from torch import Tensor
 
 from dlopt.linalg.pca import principal_axes, transform
+from dlopt.parts import ChunkedPreprocess
 
 
 @dataclass(frozen=True)
-class Decorrelate:
+class Decorrelate(ChunkedPreprocess):
     """y = U^T (x - mu),  with the covariance  C = U diag(lambda) U^T:  a rotation to the principal axes, no scaling.
 
     Each example is a vector of D numbers and keeps its shape. mu and C (divided by N) are computed from the training
@@ -22,9 +23,9 @@ class Decorrelate:
     Source: LeCun, Bottou, Orr and Mueller 1998, "Efficient BackProp", section 4.3.
     """
 
-    def fit(self, inputs: Tensor) -> dict[str, Tensor]:
-        mu, directions, _ = principal_axes(inputs)
-        return {"mu": mu.to(inputs.dtype), "rotation": directions.to(inputs.dtype)}
+    def compute_statistics(self, chunks: Iterable[Tensor]) -> dict[str, Tensor]:
+        mu, directions, _ = principal_axes(chunks)
+        return {"mu": mu, "rotation": directions}
 
     def apply(self, inputs: Tensor, statistics: Mapping[str, Tensor]) -> Tensor:
         return transform(inputs, statistics["mu"], statistics["rotation"])

@@ -1,13 +1,16 @@
 """Subtraction of the mean image."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from torch import Tensor
 
+from dlopt.parts import ChunkedPreprocess
+from dlopt.preprocess._feature_stats import mean
+
 
 @dataclass(frozen=True)
-class MeanImage:
+class MeanImage(ChunkedPreprocess):
     """x <- x - m,  with the mean image m of the training split: one number per channel and pixel.
 
     On images this equals preprocess=center, under its usual name. preprocess=per_channel uses one mean for all pixels
@@ -17,8 +20,8 @@ class MeanImage:
     Source: Krizhevsky, Sutskever and Hinton 2012, section 2.
     """
 
-    def fit(self, inputs: Tensor) -> dict[str, Tensor]:
-        return {"image": inputs.double().mean(0).to(inputs.dtype)}
+    def compute_statistics(self, chunks: Iterable[Tensor]) -> dict[str, Tensor]:
+        return {"image": mean(chunks)}
 
     def apply(self, inputs: Tensor, statistics: Mapping[str, Tensor]) -> Tensor:
         return inputs - statistics["image"]

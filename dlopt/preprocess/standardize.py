@@ -1,15 +1,16 @@
 """Standardization."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from torch import Tensor
 
+from dlopt.parts import ChunkedPreprocess
 from dlopt.preprocess._feature_stats import mean_and_std
 
 
 @dataclass(frozen=True)
-class Standardize:
+class Standardize(ChunkedPreprocess):
     """x <- (x - mu) / sigma for each feature, with mu and sigma (divided by N) over the training split.
 
     A feature that is constant in training is only centred.
@@ -20,9 +21,9 @@ class Standardize:
     Source: LeCun, Bottou, Orr and Mueller 1998, "Efficient BackProp", section 4.3.
     """
 
-    def fit(self, inputs: Tensor) -> dict[str, Tensor]:
-        mu, sigma = mean_and_std(inputs, (0,))
-        return {"mu": mu[0], "sigma": sigma[0]}
+    def compute_statistics(self, chunks: Iterable[Tensor]) -> dict[str, Tensor]:
+        mu, sigma = mean_and_std(chunks)
+        return {"mu": mu, "sigma": sigma}
 
     def apply(self, inputs: Tensor, statistics: Mapping[str, Tensor]) -> Tensor:
         return (inputs - statistics["mu"]) / statistics["sigma"]

@@ -1,16 +1,17 @@
 """Whitening by principal components."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from torch import Tensor
 
 from dlopt.linalg.pca import inverse_roots, principal_axes, transform
+from dlopt.parts import ChunkedPreprocess
 from dlopt.ranges import NonNegative
 
 
 @dataclass(frozen=True)
-class Whiten:
+class Whiten(ChunkedPreprocess):
     """y = diag(lambda + eps lambda_1)^(-1/2) U^T (x - mu),  with the covariance  C = U diag(lambda) U^T.
 
     Each example is a vector of D numbers and keeps its shape. mu and C = E[(x - mu)(x - mu)^T] (divided by N) are
@@ -35,10 +36,10 @@ class Whiten:
 
     eps: NonNegative
 
-    def fit(self, inputs: Tensor) -> dict[str, Tensor]:
-        mu, directions, variances = principal_axes(inputs)
+    def compute_statistics(self, chunks: Iterable[Tensor]) -> dict[str, Tensor]:
+        mu, directions, variances = principal_axes(chunks)
         whitening = directions * inverse_roots(variances, self.eps)
-        return {"mu": mu.to(inputs.dtype), "whitening": whitening.to(inputs.dtype)}
+        return {"mu": mu, "whitening": whitening}
 
     def apply(self, inputs: Tensor, statistics: Mapping[str, Tensor]) -> Tensor:
         return transform(inputs, statistics["mu"], statistics["whitening"])

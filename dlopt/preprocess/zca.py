@@ -1,16 +1,17 @@
 """Zero-phase whitening."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from torch import Tensor
 
 from dlopt.linalg.pca import inverse_roots, principal_axes, transform
+from dlopt.parts import ChunkedPreprocess
 from dlopt.ranges import NonNegative
 
 
 @dataclass(frozen=True)
-class ZCA:
+class ZCA(ChunkedPreprocess):
     """y = U diag(lambda + eps lambda_1)^(-1/2) U^T (x - mu),  with the covariance  C = U diag(lambda) U^T.
 
     This is preprocess=whiten rotated back by U: the whitening with the symmetric matrix C^(-1/2), and of all whitenings
@@ -32,10 +33,10 @@ class ZCA:
 
     eps: NonNegative
 
-    def fit(self, inputs: Tensor) -> dict[str, Tensor]:
-        mu, directions, variances = principal_axes(inputs)
+    def compute_statistics(self, chunks: Iterable[Tensor]) -> dict[str, Tensor]:
+        mu, directions, variances = principal_axes(chunks)
         whitening = (directions * inverse_roots(variances, self.eps)) @ directions.mT
-        return {"mu": mu.to(inputs.dtype), "whitening": whitening.to(inputs.dtype)}
+        return {"mu": mu, "whitening": whitening}
 
     def apply(self, inputs: Tensor, statistics: Mapping[str, Tensor]) -> Tensor:
         return transform(inputs, statistics["mu"], statistics["whitening"])

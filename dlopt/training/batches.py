@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -12,7 +12,9 @@ from torch import Tensor
 from dlopt import prng
 from dlopt.base.data import Split
 from dlopt.base.loss import PADDING_CLASS
+from dlopt.base.mapped_inputs import Inputs, MappedInputs
 from dlopt.prng import Key
+from dlopt.training.read_ahead import ReadAhead
 
 
 def to_device_async(tensor: Tensor, device: torch.device) -> Tensor:
@@ -25,26 +27,29 @@ def to_device_async(tensor: Tensor, device: torch.device) -> Tensor:
 class DataPlacement:
     """The storage of examples: the device, or the host if they would fill more than half of the device's memory.
 
-    Each tensor is moved once: runs that share one on the host share it on the device. device is where batches are
-    used, storage_device where the examples are.
+    Mapped inputs stay in their file. Each tensor is moved once: runs that share one on the host share it on the device.
+    device is where batches are used, storage_device where the examples are.
     """
 
     def __init__(self, device: torch.device, dtype: torch.dtype, *, resident: bool = True) -> None:
         self.device = device
         self.dtype = dtype
         self.storage_device = device if resident else torch.device("cpu")
-        self._placements: dict[int, tuple[Tensor, Tensor]] = {}
+        self._placements: dict[int, tuple[Inputs, Any]] = {}
 
     @classmethod
     def of(cls, device: torch.device, dtype: torch.dtype, splits: Iterable[Split]) -> DataPlacement:
         """Choose the storage by the size of these splits."""
+        splits = list(splits)
+        if any(isinstance(s.inputs, MappedInputs) for s in splits):
+            return cls(device, dtype, resident=False)
         if device.type != "cuda":
             return cls(device, dtype)
         width = torch.empty((), dtype=dtype).element_size()
         sizes = {id(s.inputs): s.inputs.numel() * width for s in splits}
         return cls(device, dtype, resident=sum(sizes.values()) <= torch.cuda.mem_get_info(device)[0] / 2)
 
-    def __call__(self, tensor: Tensor) -> Tensor:
+    def __call__(self, tensor: Inputs) -> Any:
         if id(tensor) not in self._placements:
             dtype = self.dtype if tensor.is_floating_point() else tensor.dtype
             # holding the original keeps its id from being reused
@@ -53,16 +58,31 @@ class DataPlacement:
 
 
 class PlacedTensor(NamedTuple):
-    """The inputs or targets of lanes in storage: (N, ...) if all lanes share one tensor, else (E, N, ...)."""
+    """The inputs or targets of lanes in storage: (N, ...) if all lanes share one tensor, else (E, N, ...).
 
-    values: Tensor
+    values is mapped inputs if lanes share them, else a list with those of each lane.
+    """
+
+    values: Any
     is_shared: bool
 
+    @property
+    def is_mapped(self) -> bool:
+        return not isinstance(self.values, Tensor)
 
-def _place(tensors: Sequence[Tensor], placement: DataPlacement) -> PlacedTensor:
+    def select_lanes(self, lanes: Tensor) -> PlacedTensor:
+        if self.is_shared:
+            return self
+        values = [self.values[i] for i in lanes.tolist()] if self.is_mapped else self.values[lanes]
+        return self._replace(values=values)
+
+
+def _place(tensors: Sequence[Inputs], placement: DataPlacement) -> PlacedTensor:
     if all(tensor is tensors[0] for tensor in tensors):
         return PlacedTensor(placement(tensors[0]), is_shared=True)
-    return PlacedTensor(torch.stack([placement(tensor) for tensor in tensors]), is_shared=False)
+    placed = [placement(tensor) for tensor in tensors]
+    is_mapped = any(isinstance(tensor, MappedInputs) for tensor in tensors)
+    return PlacedTensor(placed if is_mapped else torch.stack(placed), is_shared=False)
 
 
 class Examples:
@@ -78,6 +98,11 @@ class Examples:
         self._whole = all(s.rows is None for s in splits)
         self._rows = (torch.stack(rows) if lanes else rows[0]).to(placement.storage_device)
 
+    @property
+    def is_mapped(self) -> bool:
+        """Return whether inputs are read from a file."""
+        return self._inputs.is_mapped
+
     def select(self, rows: Tensor) -> tuple[Tensor, Tensor]:
         """Return inputs and targets at these rows of the underlying tensors, on the device."""
         return self._to_device(self._gather(self._inputs, rows)), self._to_device(self._gather(self._targets, rows))
@@ -88,7 +113,7 @@ class Examples:
 
     def all(self) -> tuple[Tensor, Tensor]:
         """Return the whole split in order; without a copy if it is all of its tensors."""
-        if self._whole and self.lanes is None:
+        if self._whole and self.lanes is None and not self.is_mapped:
             return self._to_device(self._inputs.values), self._to_device(self._targets.values)
         return self.select(self._rows)
 
@@ -100,10 +125,7 @@ class Examples:
     def select_lanes(self, lanes: Tensor) -> None:
         self.lanes, lanes = len(lanes), lanes.to(self.placement.storage_device)
         self._rows = self._rows[lanes]
-        self._inputs, self._targets = (
-            placed if placed.is_shared else placed._replace(values=placed.values[lanes])
-            for placed in (self._inputs, self._targets)
-        )
+        self._inputs, self._targets = (placed.select_lanes(lanes) for placed in (self._inputs, self._targets))
 
     def _to_device(self, tensor: Tensor) -> Tensor:
         return to_device_async(tensor, self.placement.device)
@@ -111,8 +133,11 @@ class Examples:
     def _gather(self, placed: PlacedTensor, rows: Tensor) -> Tensor:
         if self.lanes is None:
             return placed.values.index_select(0, rows)
-        lanes = () if placed.is_shared else (torch.arange(self.lanes, device=rows.device)[:, None],)
-        return placed.values[(*lanes, rows)]
+        if placed.is_shared:
+            return placed.values[rows]
+        if placed.is_mapped:
+            return torch.stack([own[chosen] for own, chosen in zip(placed.values, rows, strict=True)])
+        return placed.values[torch.arange(self.lanes, device=rows.device)[:, None], rows]
 
 
 def to_probabilities(targets: Tensor, outputs: int, dtype: torch.dtype) -> Tensor:
@@ -147,6 +172,7 @@ class Batches:
         self.per_epoch = count_steps_per_epoch(examples.size, size, drop_last=drop_last)
         self._epoch = -1
         self._chunks: Sequence[Tensor] = ()
+        self._ahead = ReadAhead(self._select) if examples.is_mapped else None
         # A copy: in-place changes to a batch must not reach the data, which other runs may share.
         self._all = tuple(x.clone() for x in examples.all()) if self.size == examples.size else None
 
@@ -159,6 +185,9 @@ class Batches:
         """Return inputs and targets of step 0, 1, ...: (B, ...) or (E, B, ...)."""
         if self._all is not None:
             return self._all[0], self._all[1]
+        return self._select(step) if self._ahead is None else self._ahead(step)
+
+    def _select(self, step: int) -> tuple[Tensor, Tensor]:
         epoch, i = divmod(step, self.per_epoch)
         if epoch != self._epoch:
             self._epoch = epoch
@@ -166,6 +195,8 @@ class Batches:
         return self.examples.select(self._chunks[i])
 
     def select_lanes(self, lanes: Tensor) -> None:
+        if self._ahead is not None:
+            self._ahead.clear()
         self.examples.select_lanes(lanes)
         self.keys = [self.keys[i] for i in lanes.tolist()]
         self._chunks = [chunk[lanes.to(chunk.device)] for chunk in self._chunks]

@@ -7,7 +7,7 @@ predictor.evaluate("test")                                 # {"loss": 0.31, "acc
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Any
 
@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from dlopt import prng
 from dlopt.base.data import SourceRows, Split
 from dlopt.base.loss import Loss
+from dlopt.base.mapped_inputs import MappedInputs, map_inputs
 from dlopt.base.regularization import Regularization
 from dlopt.base.transforms import Preprocess
 from dlopt.objective.problem import Problem
@@ -134,18 +135,22 @@ class Predictor:
 
         Raises ValueError if there is no such split.
         """
+        pieces = self._preprocess_split(split)
+        total = sum(map(len, pieces))
+        if count is not None and count < total:
+            generator = prng.generator(prng.key(0, "examples"))
+            chosen = torch.randperm(total, generator=generator)[:count].sort().values
+            pieces = list(_select_examples(pieces, chosen))
+        return self._place(pieces if len(pieces) == 1 else [_concatenate(pieces)])
+
+    def _preprocess_split(self, split: str) -> list[Split]:
+        """Return the pieces of a split, preprocessed. Raises ValueError if there is no such split."""
         if split not in self.splits:
             raise ValueError(f"there is no {split} split; there is {', '.join(self.splits) or 'none'}")
-        pieces = [Split(self.preprocess(piece.inputs), piece.targets, piece.rows) for piece in self.splits[split]]
-        if len(pieces) > 1:
-            columns = zip(*(piece.gather() for piece in pieces), strict=True)
-            pieces = [Split(*(torch.cat(column) for column in columns))]
-        if count is not None and count < len(pieces[0]):
-            inputs, targets = pieces[0].gather()
-            chosen = (
-                torch.randperm(len(targets), generator=prng.generator(prng.key(0, "examples")))[:count].sort().values
-            )
-            pieces = [Split(inputs[chosen], targets[chosen])]
+        pieces = self.splits[split]
+        return [Split(map_inputs(self.preprocess, piece.inputs), piece.targets, piece.rows) for piece in pieces]
+
+    def _place(self, pieces: Sequence[Split]) -> Examples:
         return Examples(pieces, DataPlacement.of(self.device, self.dtype, pieces), lanes=False)
 
     def predict_split(self, split: str, advance: Callable[[int], None] | None = None) -> tuple[Tensor, Tensor]:
@@ -154,7 +159,12 @@ class Predictor:
         advance, if given, is called with the number of examples of each batch that is done.
         """
         with self.set_torch_switches():
-            return predict_split(self.problem, self.w, self.examples(split), advance=advance)
+            pieces = self._preprocess_split(split)
+            if not any(isinstance(piece.inputs, MappedInputs) for piece in pieces):
+                pieces = pieces if len(pieces) == 1 else [_concatenate(pieces)]
+            results = [predict_split(self.problem, self.w, self._place([p]), advance=advance) for p in pieces]
+            outputs, targets = (torch.cat(column) for column in zip(*results, strict=True))
+            return outputs, targets
 
     def measure(self, outputs: Tensor, targets: Tensor) -> dict[str, float]:
         """Return the mean loss, without penalties, and the loss's metrics of outputs that were predicted.
@@ -170,3 +180,17 @@ class Predictor:
     def evaluate(self, split: str = "test") -> dict[str, float]:
         """Return loss and metrics on a split: the numbers that training wrote for the same weights."""
         return self.measure(*self.predict_split(split))
+
+
+def _concatenate(pieces: Sequence[Split]) -> Split:
+    return Split(*(torch.cat(column) for column in zip(*(piece.gather() for piece in pieces), strict=True)))
+
+
+def _select_examples(pieces: Sequence[Split], chosen: Tensor) -> Iterator[Split]:
+    """Yield the examples of each piece at these places among those of all pieces; nothing else is read."""
+    first = 0
+    for piece in pieces:
+        rows = chosen[(chosen >= first) & (chosen < first + len(piece))] - first
+        rows = rows if piece.rows is None else piece.rows[rows]
+        yield Split(piece.inputs[rows], piece.targets[rows])
+        first += len(piece)

@@ -27,18 +27,19 @@ shapes = pytest.mark.parametrize("shape", [(6,), (2, 3), (2, 2, 3), (1,)])
 @shapes
 def test_directions_are_sorted_orthonormal_eigenvectors_of_the_covariance(shape):
     x = draw(100, shape)
-    mean, directions, variances = principal_axes(x)
+    mean, directions, variances = principal_axes([x])
     torch.testing.assert_close(mean, x.mean(0))
     torch.testing.assert_close(directions.T @ directions, torch.eye(len(variances), dtype=torch.float64))
     torch.testing.assert_close(covariance(x) @ directions, directions * variances)
     assert (variances.diff() <= 0).all()
     assert (variances >= 0).all()
+    torch.testing.assert_close(principal_axes(x.split(13)), (mean, directions, variances))
 
 
 @shapes
 def test_signs_are_fixed_and_the_order_of_examples_does_not_matter(shape):
     x = draw(100, shape)
-    one, other, mirrored = principal_axes(x), principal_axes(x.flip(0)), principal_axes(-x)
+    one, other, mirrored = principal_axes([x]), principal_axes([x.flip(0)]), principal_axes([-x])
     largest = one.directions.gather(0, one.directions.abs().argmax(0, keepdim=True))
     assert (largest > 0).all()
     torch.testing.assert_close(one, other)
@@ -47,7 +48,7 @@ def test_signs_are_fixed_and_the_order_of_examples_does_not_matter(shape):
 
 def test_float32_is_computed_as_float64():
     x = draw(100, (5,)).float()
-    assert all(torch.equal(a, b) for a, b in zip(principal_axes(x), principal_axes(x.double()), strict=True))
+    assert all(torch.equal(a, b) for a, b in zip(principal_axes([x]), principal_axes([x.double()]), strict=True))
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
@@ -56,7 +57,7 @@ def test_variances_within_rounding_of_zero_are_zero(dtype, count, rank):
     """N examples span at most N - 1 directions, at any scale and any distance from the origin."""
     for scale, offset in ((1.0, 0.0), (1e-6, 0.0), (1e6, 1e7), (1.0, 1e4)):
         x = (scale * draw(count, (8,)) + offset).to(dtype)
-        variances = principal_axes(x).variances
+        variances = principal_axes([x]).variances
         assert int((variances > 0).sum()) == rank
         assert (variances[rank:] == 0).all()
 
@@ -64,7 +65,7 @@ def test_variances_within_rounding_of_zero_are_zero(dtype, count, rank):
 def test_repeated_and_constant_features_add_no_variance():
     x = draw(100, (5,))
     x = torch.cat([x, x[:, :2], torch.full((100, 1), 0.1, dtype=torch.float64)], 1)
-    assert int((principal_axes(x).variances > 0).sum()) == 5
+    assert int((principal_axes([x]).variances > 0).sum()) == 5
 
 
 def test_inverse_roots_are_bounded_by_eps_and_zero_without_variance():
@@ -84,4 +85,4 @@ def test_examples_are_transformed_as_vectors_and_keep_their_shape():
 
 def test_a_covariance_that_exceeds_the_memory_is_refused():
     with pytest.raises(NotEnoughMemoryError, match="the covariance of 10000000 features needs"):
-        principal_axes(torch.zeros(1, 1).expand(2, 10**7))
+        principal_axes([torch.zeros(1, 1).expand(2, 10**7)])

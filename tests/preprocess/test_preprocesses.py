@@ -45,6 +45,17 @@ def test_shape_and_type_are_kept_and_an_example_depends_on_the_statistics_only(n
 
 
 @names
+@shapes
+@pytest.mark.parametrize("size", [1, 13, 40])
+def test_statistics_of_chunks_are_those_of_all_examples(name, shape, size):
+    option, x = make(name), draw(100, shape)
+    if name in ROTATING:  # the sign of a direction without variance is arbitrary
+        x += torch.randn(x.shape, dtype=x.dtype)
+    whole, chunked = option.fit(x), option.fit_chunks(x.split(size), x.dtype)
+    torch.testing.assert_close(chunked, whole)
+
+
+@names
 @pytest.mark.parametrize(
     ("shape", "dtype", "constant"),
     [((5,), torch.float32, 0.1), ((3, 4, 4), torch.float32, 1e6 / 3), ((2, 7), torch.float64, -3.7e-6)],

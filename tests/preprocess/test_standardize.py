@@ -13,21 +13,23 @@ def scale(x, option=None):
     return option.apply(x, option.fit(x))
 
 
-@pytest.mark.parametrize("dims", [(0,), (0, 2), (0, 2, 3), (1,)])
+@pytest.mark.parametrize(("of_channels", "dims"), [(False, (0,)), (True, (0, 2, 3))])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_mean_and_deviation_equal_those_of_numpy(dims, dtype):
+@pytest.mark.parametrize("size", [9, 4, 1])
+def test_mean_and_deviation_equal_those_of_numpy(of_channels, dims, dtype, size):
     x = (torch.randn(9, 3, 4, 5) * 3 + 2).to(dtype)
-    mu, sigma = mean_and_std(x, dims)
+    mu, sigma = mean_and_std(x.split(size), of_channels=of_channels)
     exact = x.double().numpy()
-    torch.testing.assert_close(mu, torch.tensor(exact.mean(dims, keepdims=True), dtype=dtype))
-    torch.testing.assert_close(sigma, torch.tensor(exact.std(dims, keepdims=True), dtype=dtype))
+    torch.testing.assert_close(mu, torch.from_numpy(exact.mean(dims, keepdims=True)[0]))
+    torch.testing.assert_close(sigma, torch.from_numpy(exact.std(dims, keepdims=True)[0]))
 
 
 def test_the_deviation_of_a_constant_is_one_and_a_small_deviation_stays():
     x = torch.tensor([[0.1, 0.1], [0.1, 0.1001], [0.1, 0.1]])
-    _, sigma = mean_and_std(x, (0,))
-    assert sigma[0, 0] == 1.0
-    assert 4e-5 < sigma[0, 1] < 6e-5
+    for chunks in ([x], x.split(1)):
+        _, sigma = mean_and_std(chunks)
+        assert sigma[0] == 1.0
+        assert 4e-5 < sigma[1] < 6e-5
 
 
 @pytest.mark.parametrize("shape", [(5,), (3, 4, 4)])

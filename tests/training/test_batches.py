@@ -6,7 +6,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dlopt import prng
+from dlopt.base.mapped_inputs import MappedInputs
 from dlopt.parts import Split
+from dlopt.training import read_ahead
 from dlopt.training.batches import Batches, DataPlacement, Examples
 
 relaxed = settings(max_examples=40)
@@ -198,3 +200,84 @@ def test_data_on_the_host_give_the_same_batches(lanes):
     x, y = Batches(far, 4, keys, drop_last=False)(0)
     assert (x.device.type, y.device.type) == ("meta", "meta")
     assert far._inputs.values.device.type == "cpu"
+
+
+# ------------------------------------------------------------------------------------------------ data in a file
+
+
+def map_split(data, convert=torch.from_numpy):
+    return Split(MappedInputs(data.inputs.numpy(), convert), data.targets, data.rows)
+
+
+@pytest.fixture(params=[0, 100, 1 << 20])
+def block(request, monkeypatch):
+    """Read one batch ahead, a few, or many."""
+    monkeypatch.setattr(read_ahead, "BLOCK_BYTES", request.param)
+
+
+@pytest.mark.parametrize("lanes", [1, 3])
+@pytest.mark.parametrize("shared", [True, False])
+@pytest.mark.parametrize("drop_last", [True, False])
+def test_inputs_in_a_file_make_the_batches_of_those_in_memory(block, lanes, shared, drop_last):
+    base = split(23)
+    data = [Split(base.inputs + (0 if shared else i), base.targets, torch.arange(i, 20 + i)) for i in range(lanes)]
+    if shared:
+        data = [Split(base.inputs, base.targets, d.rows) for d in data]
+    mapped = [map_split(d) for d in data]
+    if shared:
+        mapped = [Split(mapped[0].inputs, d.targets, d.rows) for d in data]
+    if lanes == 1:
+        data, mapped = data[0], mapped[0]
+    here, there = (batches(d, 6, KEYS[:lanes], drop_last=drop_last) for d in (data, mapped))
+    for step in [*range(9), 4, 4, 30, 31, 2]:  # in order, as a resumed run, and back
+        for actual, expected in zip(there(step), here(step), strict=True):
+            assert torch.equal(actual, expected)
+    for actual, expected in zip(there.examples.all(), here.examples.all(), strict=True):
+        assert torch.equal(actual, expected)
+    if lanes == 3:
+        for draw in (here, there):
+            draw.select_lanes(torch.tensor([2, 0]))
+        for step in (2, 3, 4, 9):
+            for actual, expected in zip(there(step), here(step), strict=True):
+                assert torch.equal(actual, expected)
+
+
+def test_a_batch_of_a_whole_file_is_in_the_order_of_the_data():
+    draw = batches(map_split(split(23)), 23)
+    assert draw.is_whole
+    assert torch.equal(draw(5)[0], split(23).inputs)
+
+
+def test_examples_in_a_file_stay_there_whatever_the_device():
+    place = DataPlacement.of(torch.device("meta"), torch.float64, [map_split(split(5))])
+    assert place.storage_device == torch.device("cpu")
+    assert place(map_split(split(5)).inputs).dtype == torch.float64
+    x, y = Examples([map_split(split(5))], place, lanes=False).select(torch.tensor([1, 2]))
+    assert (x.device.type, y.device.type, x.shape, x.dtype) == ("meta", "meta", (2, 1), torch.float64)
+
+
+def test_an_error_of_reading_ahead_is_raised_at_its_own_step(monkeypatch):
+    monkeypatch.setattr(read_ahead, "BLOCK_BYTES", 0)
+
+    def fail(examples):
+        if 22 in examples:
+            raise OSError("the disk is gone")
+        return torch.from_numpy(examples)
+
+    draw = batches(map_split(split(23), fail), 4)
+    bad = next(step for step in range(6) if 22 in batches(split(23), 4)(step)[0])
+    for step in range(bad):
+        draw(step)
+    with pytest.raises(OSError, match="the disk is gone"):
+        draw(bad)
+
+
+def test_reading_ahead_leaves_the_number_of_threads_as_it_is():
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        draw = batches(map_split(split(23)), 4)
+        draw(0)
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import weakref
 from collections.abc import Collection, Mapping
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
@@ -13,6 +14,7 @@ from torch import Tensor
 from dlopt import parts, prng
 from dlopt.base import splits
 from dlopt.base.loss import PADDING_CLASS
+from dlopt.base.mapped_inputs import MappedInputs, map_inputs
 from dlopt.config.problems import Problems, describe_failure
 from dlopt.errors import join_truncated
 from dlopt.training.experiment import Settings, ValidationSettings
@@ -179,9 +181,10 @@ def apply_preprocessing(
     saved = None if fitted is None else fitted.statistics
     for name, part in preprocess.items():
         try:
-            statistics[name] = part.fit(train.gather()[0]) if saved is None else dict(saved[name])
+            statistics[name] = _fit(part, train) if saved is None else dict(saved[name])
+            apply = partial(part.apply, statistics=statistics[name])
             shared = {id(split.inputs): split.inputs for split in (train, validation, test) if split is not None}
-            changed = {key: part.apply(inputs, statistics[name]) for key, inputs in shared.items()}
+            changed = {key: map_inputs(apply, inputs) for key, inputs in shared.items()}
         except Exception as error:
             problems.add(f"preprocess.{name}", describe_failure(error))
             return None
@@ -190,6 +193,13 @@ def apply_preprocessing(
             validation = dataclasses.replace(validation, inputs=changed[id(validation.inputs)])
         test = dataclasses.replace(test, inputs=changed[id(test.inputs)])
     return PreparedData(train, validation, test, statistics)
+
+
+def _fit(part: parts.Preprocess, train: parts.Split) -> dict[str, Tensor]:
+    """Return the statistics of the training rows; those of mapped inputs in chunks, if the part can do that."""
+    if isinstance(train.inputs, MappedInputs) and isinstance(part, parts.ChunkedPreprocess):
+        return part.fit_chunks(train.inputs.select(train.rows).chunks(), train.inputs.dtype)
+    return part.fit(train.gather()[0])
 
 
 _valid_datasets: weakref.WeakValueDictionary[tuple[int, bool], parts.Dataset] = weakref.WeakValueDictionary()
@@ -246,7 +256,7 @@ def _find_unit_errors(dataset: parts.Dataset) -> list[str]:
 def _find_split_error(split: parts.Split, dataset: parts.Dataset, *, may_lack: bool) -> str | None:
     """Return the first error in the inputs or targets of a split, or None."""
     x, y = split.inputs, split.targets
-    if not (isinstance(x, Tensor) and isinstance(y, Tensor)):
+    if not (isinstance(x, Tensor | MappedInputs) and isinstance(y, Tensor)):
         return f"inputs and targets must be tensors, got {type(x).__name__}, {type(y).__name__}"
     if len(x) != len(y):
         return f"{len(x)} inputs and {len(y)} targets; there must be as many of each"
@@ -262,7 +272,9 @@ def _find_split_error(split: parts.Split, dataset: parts.Dataset, *, may_lack: b
         has_target = (y.isfinite().all(-1) if y.is_floating_point() else y != PADDING_CLASS).any(-1)
         if not has_target.all():
             return f"{int((~has_target).sum())} sequences have no step with a target; leave them out"
-    if x.is_floating_point() and x.numel() and not may_lack and not all(torch.isfinite(bound) for bound in x.aminmax()):
+    if isinstance(x, MappedInputs) or may_lack:  # a data option checks the files that it maps
+        return None
+    if x.is_floating_point() and x.numel() and not all(torch.isfinite(bound) for bound in x.aminmax()):
         return "the inputs hold numbers that are not finite"
     return None
 
