@@ -141,6 +141,49 @@ class Imputed(Regression):
 
 
 @dataclass(frozen=True)
+class Sequences(Data):
+    """Sequences of tokens or of two numbers per step, with one class or number, or one for each step.
+
+    A class is the number of even tokens or positive numbers so far, modulo 3; a number is the mean of the inputs so
+    far. If padded, the lengths are 1 to `length`.
+    """
+
+    kind: str = "tokens"
+    numbers: bool = False
+    per_step: bool = False
+    padded: bool = True
+    length: int = 6
+    count: int = 60
+
+    def load(self) -> Dataset:
+        tokens = TOKENS if self.kind == "tokens" else None
+        return Dataset(
+            self._sample(self.count, 1), self._sample(30, 2), outputs=1 if self.numbers else 3, tokens=tokens
+        )
+
+    def _sample(self, count: int, seed: int) -> Split:
+        generator = torch.Generator().manual_seed(seed)
+        lengths = 1 + torch.arange(count) % self.length if self.padded else torch.full((count,), self.length)
+        steps = torch.arange(self.length)
+        mask = steps < lengths[:, None]
+        if self.kind == "tokens":
+            x = torch.randint(1, TOKENS, (count, self.length), generator=generator)
+            values, x = x.double(), x * mask
+        else:
+            x = torch.randn(count, 2, self.length, generator=generator)
+            values, x = x.sum(1).double(), torch.where(mask[:, None], x, torch.nan)
+        hits = values % 2 == 0 if self.kind == "tokens" else values > 0
+        y = (values.cumsum(1) / (1 + steps)).float().unsqueeze(-1) if self.numbers else hits.cumsum(1) % 3
+        if not self.per_step:
+            return Split(x, y[torch.arange(count), lengths - 1])
+        return Split(x, torch.where(mask.unsqueeze(-1), y, torch.nan) if self.numbers else torch.where(mask, y, -1))
+
+
+TOKENS = 7
+"""Number of tokens of `Sequences`, including the padding."""
+
+
+@dataclass(frozen=True)
 class IntegerBlobs(Data):
     """Integer inputs 0 to 4, as of tokens."""
 
@@ -237,7 +280,7 @@ class LSTMCell(nn.LSTMCell):
 class StepNet(nn.Module):
     """Scores each step of a series."""
 
-    def __init__(self, inputs: tuple[int, ...], outputs: int, normalization: Any = None) -> None:
+    def __init__(self, inputs: tuple[int, ...], outputs: int, per_step: bool, normalization: Any = None) -> None:
         super().__init__()
         self.body = nn.Conv1d(inputs[0], 5, 3, padding=1)
         self.norm = normalization(5, 1) or nn.Identity()

@@ -9,6 +9,7 @@ from typing import Any, ClassVar, Literal, NamedTuple
 
 from torch import Tensor
 
+from dlopt.base import sequences
 from dlopt.base.group import Group
 from dlopt.base.mapped_inputs import Inputs
 from dlopt.ranges import Count, Fraction
@@ -20,8 +21,7 @@ TargetKind = Literal["classes", "numbers"]
 class Split:
     """Examples: inputs (N, *shape), and targets (N,) int64 for classes or (N, outputs) float for numbers.
 
-    Sequences of length T may have a target for each step: (N, T), with -1 for a step without one, or (N, T, outputs),
-    with NaN for a step without one.
+    Sequences may have a target for each step, (N, T) or (N, T, outputs), and padding: see dlopt.base.sequences.
 
     rows, if given, are the indices of the examples of the split in these tensors. Training and validation split are
     rows of the same tensors, so runs that share data share memory. Inputs that exceed memory are MappedInputs.
@@ -63,6 +63,8 @@ class Dataset:
     training. validation is the validation split, if the data have one of their own; no example of `train` is then held
     out.
 
+    tokens is the number of different tokens, including the padding, if the inputs are sequences of tokens.
+
     is_labeled is False for other data without targets, which are only to be predicted: their targets are zeros. source,
     for other data, is the table that they come from.
     """
@@ -76,6 +78,7 @@ class Dataset:
     groups: Tensor | None = None
     times: Tensor | None = None
     validation: Split | None = None
+    tokens: int | None = None
     is_labeled: bool = True
     source: SourceRows | None = None
 
@@ -84,14 +87,28 @@ class Dataset:
         return "numbers" if self.train.targets.is_floating_point() else "classes"
 
     @property
-    def per_step(self) -> bool:
-        """Return whether each step of a sequence has a target of its own."""
-        return self.train.targets.ndim > (1 if self.kind == "classes" else 2)
+    def shape(self) -> tuple[int, ...]:
+        """Return the shape of one example: (features,), (channels, length), (channels, height, width).
+
+        A sequence of tokens has the shape (length,).
+        """
+        return tuple(self.train.inputs.shape[1:])
 
     @property
-    def shape(self) -> tuple[int, ...]:
-        """Return the shape of one example: (features,), (channels, length) or (channels, height, width)."""
-        return tuple(self.train.inputs.shape[1:])
+    def is_sequence(self) -> bool:
+        """Return whether examples are sequences: of tokens, (length,), or of numbers, (channels, length)."""
+        return self.tokens is not None or len(self.shape) == 2
+
+    @property
+    def per_step(self) -> bool:
+        """Return whether there is a target for each step of a sequence."""
+        return sequences.has_targets_per_step(self.train.targets)
+
+    @property
+    def is_padded(self) -> bool:
+        """Return whether some sequences are shorter than others."""
+        splits = [self.train, self.test] + ([] if self.validation is None else [self.validation])
+        return self.is_sequence and any(sequences.is_padded(split.inputs) for split in splits)
 
     @property
     def has_inputs(self) -> bool:

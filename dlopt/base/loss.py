@@ -10,16 +10,9 @@ from torch import Tensor
 
 from dlopt.base.data import TargetKind
 from dlopt.base.group import Group
+from dlopt.base.sequences import mask_targets
 from dlopt.metrics.names import Direction
 from dlopt.prng import Key
-
-PADDING_CLASS = -1
-"""The class of a step without a target, such as one behind the end of a sequence. Numbers have NaN instead."""
-
-
-def mark_valid_steps(targets: Tensor, outputs: Tensor) -> Tensor:
-    """Return which steps, (..., T), have a target, given targets (..., T[, outputs]) and outputs (..., T, outputs)."""
-    return targets >= 0 if targets.ndim < outputs.ndim else ~targets.isnan().any(-1)
 
 
 def flatten_steps(outputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
@@ -29,7 +22,7 @@ def flatten_steps(outputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
     """
     if outputs.ndim == 2:
         return outputs, targets
-    valid = mark_valid_steps(targets, outputs)
+    valid = mask_targets(targets)
     return outputs[valid], targets[valid]
 
 
@@ -75,8 +68,8 @@ class Loss:
 
     def _losses_of_sequences(self, outputs: Tensor, targets: Tensor) -> Tensor:
         """Return the loss of each sequence, (B,)."""
-        valid = mark_valid_steps(targets, outputs)
-        padding = ~valid if targets.ndim < outputs.ndim else ~valid.unsqueeze(-1)
+        valid = mask_targets(targets)
+        padding = ~valid.unsqueeze(-1) if targets.is_floating_point() else ~valid
         known = targets.masked_fill(padding, 0)  # any value that a loss takes: a NaN would reach the gradient
         losses = self.losses(outputs.flatten(0, 1), known.flatten(0, 1)).unflatten(0, valid.shape)
         return torch.where(valid, losses, 0.0).sum(-1) / valid.sum(-1)

@@ -14,7 +14,7 @@ from dlopt.base.group import Group
     needed_for_inference=True,
     lanes="value",
     sets_cost=True,
-    supplied=("inputs", "outputs", "activation", "normalization", "dropout"),
+    supplied=("inputs", "outputs", "tokens", "per_step", "padded", "activation", "normalization", "dropout"),
 )
 class Arch(Protocol):
     """A network: any torch.nn.Module.
@@ -23,6 +23,11 @@ class Arch(Protocol):
     outputs, their number; activation and normalization, factories of modules; dropout, a function that returns a module
     or None for the index of a hidden layer.
 
+    Further arguments describe sequences (see dlopt.base.sequences). Data that need one are refused if the signature
+    does not name it: tokens, the number of different tokens, or None for inputs that are numbers; per_step, whether
+    there is a target for each step; padded, whether some sequences are shorter than others. Padding must not influence
+    the outputs of other steps, and the outputs at the padding itself may be any finite numbers.
+
     In training a network may return (outputs, auxiliary outputs), where the auxiliary outputs are a tensor of the shape
     of the outputs or several. Their losses are added to that of the outputs, times the network's attribute
     `auxiliary_weight`: the network keeps the argument of this name of its __init__. In inference only the outputs
@@ -30,7 +35,7 @@ class Arch(Protocol):
     """
 
     def __call__(self, inputs: Tensor) -> Tensor | tuple[Any, ...]:
-        """Map inputs (B, *shape) to outputs (B, outputs)."""
+        """Map inputs (B, *shape) to outputs (B, outputs), or (B, T, outputs) for a target at each of T steps."""
 
 
 @Group("activation", needed_for_inference=True, lanes="value")

@@ -46,10 +46,13 @@ class ChunkedPreprocess(ABC):
 class Augmentation:
     """A random change of training mini-batches: a pure function of the batch and a key.
 
-    dims holds the supported numbers of spatial dimensions: 0 for features, 1 for series, 2 for images.
+    dims holds the supported numbers of spatial dimensions: 0 for features, 1 for series, 2 for images. keeps_padding is
+    whether it leaves padding where it is, which is NaN at the end of series of different lengths; other data do not
+    have it.
     """
 
     dims: ClassVar[tuple[int, ...]] = (0, 1, 2)
+    keeps_padding: ClassVar[bool] = False
 
     @property
     def mixes(self) -> bool:

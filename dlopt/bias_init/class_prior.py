@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from dlopt.base.layout import Parameter
-from dlopt.base.loss import PADDING_CLASS
+from dlopt.base.sequences import list_targets
 from dlopt.parts import InitProbe
 
 
@@ -30,8 +30,7 @@ class ClassPrior:
         if start.all_targets.is_floating_point():
             raise ValueError("class_prior is for classes; the targets of this data are numbers: use bias_init=zeros")
         bias = find_output_bias(w, start)
-        labels = start.all_targets
-        counts = labels[labels != PADDING_CLASS].bincount(minlength=bias.size).to(w.dtype).clamp(min=0.5)
+        counts = list_targets(start.all_targets).bincount(minlength=bias.size).to(w.dtype).clamp(min=0.5)
         w = w.clone()
         w[bias.slice] = (counts / counts.sum()).log()
         return w

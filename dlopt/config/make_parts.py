@@ -18,6 +18,7 @@ from dlopt.base.group import declared_groups
 from dlopt.base.layout import Layout
 from dlopt.base.mapped_inputs import MappedInputs
 from dlopt.config.checks.input_free import check_inputs, ignore_inputs
+from dlopt.config.checks.sequences import check_arch, describe_data
 from dlopt.config.checks.splits import FittedDataState, check_dataset
 from dlopt.config.problems import ConfigError, Problems, locate_error
 from dlopt.config.schema import targets
@@ -204,17 +205,16 @@ def build_network(
         return None if not modules else modules[0] if len(modules) == 1 else nn.Sequential(*modules)
 
     supplied = {
-        "inputs": dataset.shape,
-        "outputs": dataset.outputs,
+        **describe_data(dataset),
         "activation": MarkedActivationFactory(components.require("activation")),
         "normalization": track("normalization", components.require("normalization")),
         "dropout": track("dropout", build_dropout),
     }
     target = targets.resolve("arch", node, problems)
     name = getattr(target, "__name__", str(node["_target_"]))
-    if not check_inputs(name, target, dataset, problems):
-        return None
     takes = targets.read_signature(target).parameters
+    if not (check_inputs(name, target, dataset, problems) and check_arch(name, takes, dataset, problems)):
+        return None
     arguments = {name: value for name, value in supplied.items() if name in takes}
 
     def make() -> nn.Module:

@@ -3,12 +3,16 @@
 from dataclasses import dataclass
 from typing import Literal
 
+import torch
 from torch import Tensor
 
 from dlopt import prng
 from dlopt.parts import Regularization, StochasticSite
 from dlopt.prng import Key
 from dlopt.ranges import Fraction
+
+SERIES = 3
+"""Dimensions of a batch of series: (B, channels, T)."""
 
 
 @dataclass(frozen=True)
@@ -41,7 +45,10 @@ class Dropout(Regularization):
     scale: Literal["train", "test"]
 
     def inputs(self, inputs: Tensor, key: Key) -> Tensor:
-        return self.drop_units(inputs, self.input, key) if self._drops_inputs else inputs
+        if not self._drops_inputs:
+            return inputs
+        dropped = self.drop_units(inputs, self.input, key)
+        return torch.where(inputs.isnan(), inputs, dropped) if inputs.ndim == SERIES else dropped  # NaN is padding
 
     def inference(self, inputs: Tensor) -> Tensor:
         return self.scale_units(inputs, self.input) if self._drops_inputs else inputs

@@ -11,8 +11,8 @@ from torch import Tensor
 
 from dlopt import prng
 from dlopt.base.data import Split
-from dlopt.base.loss import PADDING_CLASS
 from dlopt.base.mapped_inputs import Inputs, MappedInputs
+from dlopt.base.sequences import PADDING_CLASS
 from dlopt.prng import Key
 from dlopt.training.read_ahead import ReadAhead
 

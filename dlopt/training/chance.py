@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 
-from dlopt.base.loss import PADDING_CLASS
+from dlopt.base.sequences import list_targets
 from dlopt.training.experiment import Experiment
 
 CLEARLY = 0.98
@@ -22,7 +22,7 @@ def describe_chance_level(experiment: Experiment, rows: Sequence[Mapping[str, fl
     """
     split = experiment.train
     labels = split.targets if split.rows is None else split.targets[split.rows]
-    guessing = experiment.loss.constant_loss(labels if labels.ndim == 1 else labels[labels != PADDING_CLASS])
+    guessing = experiment.loss.constant_loss(list_targets(labels))
     if not guessing or not rows or rows[-1]["epoch"] < 1:
         return ""
     rows = [row for row in rows if row["epoch"] % 1 == 0] or rows

@@ -16,7 +16,7 @@ from dlopt.base.group import declared_groups
 from dlopt.base.layout import Layout
 from dlopt.config.checks.optimizer_probe import probe_step
 from dlopt.config.checks.schedules import suggest_fixed_step
-from dlopt.config.checks.splits import check_dims, check_validation
+from dlopt.config.checks.splits import check_validation
 from dlopt.config.compose import groups as compose_groups
 from dlopt.config.compose.nested_options import find_places
 from dlopt.config.make_parts import Components, Override
@@ -91,6 +91,21 @@ def check_data_compatibility(dataset: parts.Dataset, components: Components, pro
             problems.add(f"regularization.{name}", f"{wrong}: leave it out")
     if dataset.has_inputs:
         check_dims(components.several["augmentation"], dataset, problems)
+
+
+def check_dims(augmentation: Mapping[str, parts.Augmentation], dataset: parts.Dataset, problems: Problems) -> None:
+    """Check that augmentations are made for the number of dimensions of the data, for its tokens and its padding."""
+    dims = len(dataset.shape) - 1
+    words = {0: "features", 1: "series (1-D)", 2: "images (2-D)"}
+    for name, part in augmentation.items():
+        if dataset.tokens is not None:
+            problems.add(f"augmentation.{name}", "changes numbers, and this data has tokens: leave it out")
+        elif dims not in part.dims:
+            suited, present = " or ".join(words[d] for d in part.dims), words.get(dims, f"{dims}-D")
+            problems.add(f"augmentation.{name}", f"works on {suited}; this data is {present} of shape {dataset.shape}")
+        elif dataset.is_padded and not part.keeps_padding:
+            wrong = "would move or fill the padding of series of different lengths"
+            problems.add(f"augmentation.{name}", f"{wrong}: leave it out, or cut the series to one length")
 
 
 def _check_per_step(components: Components, problems: Problems) -> None:

@@ -12,9 +12,9 @@ import torch
 from torch import Tensor
 
 from dlopt import parts, prng
-from dlopt.base import splits
-from dlopt.base.loss import PADDING_CLASS
+from dlopt.base import sequences, splits
 from dlopt.base.mapped_inputs import MappedInputs, map_inputs
+from dlopt.config.checks.sequences import find_padding_error, find_steps_error
 from dlopt.config.problems import Problems, describe_failure
 from dlopt.errors import join_truncated
 from dlopt.training.experiment import Settings, ValidationSettings
@@ -86,7 +86,7 @@ def _note_missing_classes(
     def count(split: parts.Split | None) -> Tensor:
         targets = torch.empty(0, dtype=torch.int64) if split is None else split.targets
         targets = targets if split is None or split.rows is None else targets[split.rows]
-        return targets[targets != PADDING_CLASS].bincount(minlength=dataset.outputs)
+        return sequences.list_targets(targets).bincount(minlength=dataset.outputs)
 
     held_out = {"validation": count(validation), "test": count(dataset.test)}
     absent = ((count(train) == 0) & (count(dataset.train) + held_out["test"] > 0)).nonzero().flatten().tolist()
@@ -264,19 +264,25 @@ def _find_split_error(split: parts.Split, dataset: parts.Dataset, *, may_lack: b
         return f"numbers must have shape (N[, T], {dataset.outputs}), got {tuple(y.shape)}"
     if not y.is_floating_point() and (y.dtype != torch.int64 or y.ndim not in (1, 2)):
         return f"classes must be int64 of shape (N[, T]), got {y.dtype} of shape {tuple(y.shape)}"
-    has_steps = y.ndim == dataset.train.targets.ndim and dataset.per_step
-    lowest = PADDING_CLASS if has_steps else 0
-    if not y.is_floating_point() and len(y) and not (int(y.min()) >= lowest and int(y.max()) < dataset.outputs):
+    if isinstance(x, Tensor) and dataset.per_step and (error := find_steps_error(x, y, dataset)):
+        return error
+    y = sequences.list_targets(y)
+    if not y.is_floating_point() and len(y) and not (int(y.min()) >= 0 and int(y.max()) < dataset.outputs):
         return f"labels must be 0 to {dataset.outputs - 1}, got {int(y.min())} to {int(y.max())}"
-    if has_steps and len(y):
-        has_target = (y.isfinite().all(-1) if y.is_floating_point() else y != PADDING_CLASS).any(-1)
-        if not has_target.all():
-            return f"{int((~has_target).sum())} sequences have no step with a target; leave them out"
-    if isinstance(x, MappedInputs) or may_lack:  # a data option checks the files that it maps
+    if isinstance(x, MappedInputs) or (may_lack and dataset.tokens is None):  # a data option checks the files it maps
         return None
-    if x.is_floating_point() and x.numel() and not all(torch.isfinite(bound) for bound in x.aminmax()):
+    if error := find_padding_error(x, dataset.tokens):
+        return error
+    if x.is_floating_point() and x.numel() and not _is_finite(x):
         return "the inputs hold numbers that are not finite"
     return None
+
+
+def _is_finite(x: Tensor) -> bool:
+    """Return whether all numbers of the inputs are finite, but for the padding of series."""
+    if x.ndim == 3 and sequences.is_padded(x):
+        x = sequences.fill_padding(x, sequences.mask_steps(x))
+    return all(torch.isfinite(bound) for bound in x.aminmax())
 
 
 def check_batch(settings: Settings, train: parts.Split, dataset: parts.Dataset, problems: Problems) -> None:
@@ -297,13 +303,3 @@ def check_batch(settings: Settings, train: parts.Split, dataset: parts.Dataset, 
         problems.add(
             "micro_batch_size", f"must be at most batch_size ({size}), or null for the whole batch; got {micro}"
         )
-
-
-def check_dims(augmentation: Mapping[str, parts.Augmentation], dataset: parts.Dataset, problems: Problems) -> None:
-    """Check that augmentations are made for the number of dimensions of the data."""
-    dims = len(dataset.shape) - 1
-    words = {0: "features", 1: "series (1-D)", 2: "images (2-D)"}
-    for name, part in augmentation.items():
-        if dims not in part.dims:
-            suited, present = " or ".join(words[d] for d in part.dims), words.get(dims, f"{dims}-D")
-            problems.add(f"augmentation.{name}", f"works on {suited}; this data is {present} of shape {dataset.shape}")
