@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, Literal, NamedTuple
 
@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from dlopt.base.layer_labels import is_normalization, label_modules
 
 ParameterKind = Literal["weight", "bias", "norm"]
+_GATES: dict[tuple[type[nn.Module], ...], int] = {(nn.LSTM, nn.LSTMCell): 4, (nn.GRU, nn.GRUCell): 3}
 _TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 
 
@@ -30,6 +31,8 @@ class Parameter:
     `norm` for scale and shift of a normalization and for other vectors, which keep their initial values.
     fan_in and fan_out are the numbers of inputs and outputs of one unit, including the receptive field:
     in * prod(k) and out * prod(k) for a kernel of shape (out, in, k...).
+    stacked is the number of matrices that are stacked along the first axis, such as those of the gates of an LSTM;
+    fan_in and fan_out are those of one of them.
     transposed_groups is the number of groups of a transposed convolution, whose kernel has the shape
     (in, out / groups, k...), else None. Its fan_in and fan_out are exchanged, as in torch.nn.init.
     """
@@ -41,6 +44,11 @@ class Parameter:
     fan_in: int
     fan_out: int
     transposed_groups: int | None = None
+    stacked: int = 1
+
+    def select_matrix(self) -> Parameter:
+        """Return the parameter that one of the stacked matrices would be."""
+        return replace(self, shape=(self.shape[0] // self.stacked, *self.shape[1:]), stacked=1)
 
     @property
     def size(self) -> int:
@@ -109,7 +117,8 @@ class Layout:
                 module = owner[id(p)]
                 kind = _classify(name, shape, module)
                 groups = module.groups if isinstance(module, _TRANSPOSED) and kind == "weight" else None
-                parameters.append(Parameter(name, shape, start, kind, fan_in, fan_out, groups))
+                stacked = _count_stacked(name, module) if kind == "weight" else 1
+                parameters.append(Parameter(name, shape, start, kind, fan_in, fan_out // stacked, groups, stacked))
                 start += p.numel()
         return cls(tuple(parameters), label_modules(model), tuple(_list_affine_layers(model, parameters)))
 
@@ -190,6 +199,13 @@ def map_tied_names(model: nn.Module) -> dict[str, str]:
     """Map every name of every parameter to its first name: tied parameters have several names."""
     first = {id(p): name for name, p in model.named_parameters()}
     return {name: first[id(p)] for name, p in model.named_parameters(remove_duplicate=False)}
+
+
+def _count_stacked(name: str, owner: nn.Module) -> int:
+    """Return the number of matrices in a weight: of the gates of a recurrent layer, or what a module declares."""
+    if name.rpartition(".")[2].startswith(("weight_ih", "weight_hh")):
+        return next((gates for kinds, gates in _GATES.items() if isinstance(owner, kinds)), 1)
+    return int(getattr(owner, "stacked", 1))
 
 
 def _classify(name: str, shape: tuple[int, ...], owner: nn.Module) -> ParameterKind:

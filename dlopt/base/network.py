@@ -52,7 +52,10 @@ class Activation(Protocol):
 
 @Group("normalization", needed_for_inference=True, lanes="value")
 class Normalization(Protocol):
-    """Makes a normalization for inputs (B, features, *dims), or None for no normalization."""
+    """Makes a normalization for inputs (B, features, *dims), or None for no normalization.
+
+    The steps of a sequence are normalized as examples of their own, with dims=0.
+    """
 
     def __call__(self, features: int, dims: int) -> nn.Module | None: ...
 
@@ -63,6 +66,9 @@ class BatchStatisticsModule(nn.Module):
     `forward` must not modify buffers: it stores the statistics of the batch in `batch_stats`, by the buffer's name. The
     training loop updates the buffers once per step, from the first evaluation of the step:
     buffer <- (1 - momentum) buffer + momentum batch_stats. An optimizer may evaluate the objective several times.
+
+    For steps of sequences of different lengths, `forward` is called with inputs (B, features) and a second argument,
+    the mask (B,) of the steps that are not padding; the statistics must leave out the others.
     """
 
     normalizes: ClassVar[bool] = True

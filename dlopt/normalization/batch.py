@@ -39,7 +39,10 @@ class BatchNormalization:
 
 
 class BatchNorm(BatchStatisticsModule):
-    """The module, for inputs (batch, features, ...), with the parameter names of torch.nn.BatchNorm1d, 2d and 3d."""
+    """The module, for inputs (batch, features, ...), with the parameter names of torch.nn.BatchNorm1d, 2d and 3d.
+
+    Steps of sequences are inputs (batch, features) with a mask (batch,) of those that are not padding.
+    """
 
     running_mean: Tensor
     running_var: Tensor
@@ -56,13 +59,26 @@ class BatchNorm(BatchStatisticsModule):
     def extra_repr(self) -> str:
         return f"{len(self.weight)}, eps={self.eps}, momentum={self.momentum}"
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
         if not self.training:
             return F.batch_norm(x, self.running_mean, self.running_var, self.weight, self.bias, False, 0.0, self.eps)
         x = x.to(self.weight.dtype)  # bfloat16 is too coarse for statistics
+        if mask is not None:
+            return self._normalize_masked(x, mask)
         # This kernel also returns the statistics: one pass over the data in place of two.
         y, mean, inverse = torch.native_batch_norm(x, self.weight, self.bias, None, None, True, 0.0, self.eps)
         count = x.numel() // x.shape[1]
         var = inverse.detach().pow(-2).sub_(self.eps).clamp(min=0.0)  # rounding can give a tiny negative number
         self.batch_stats.update(running_mean=mean.detach(), running_var=var.mul_(count / max(count - 1, 1)))
         return y
+
+    def _normalize_masked(self, x: Tensor, mask: Tensor) -> Tensor:
+        """Normalize x, (batch, features), by the statistics of the rows that the mask (batch,) selects."""
+        chosen = mask.unsqueeze(-1)
+        count = mask.sum().to(x.dtype)
+        mean = torch.where(chosen, x, 0.0).sum(0) / count
+        deviation = x - mean
+        var = torch.where(chosen, deviation, 0.0).square().sum(0) / count
+        unbiased = var.detach() * (count / (count - 1.0).clamp(min=1.0))
+        self.batch_stats.update(running_mean=mean.detach(), running_var=unbiased)
+        return deviation * ((var + self.eps).rsqrt() * self.weight) + self.bias

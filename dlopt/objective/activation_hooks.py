@@ -52,8 +52,13 @@ class MarkedActivationFactory:
 
 
 def find_activations(model: nn.Module) -> dict[str, nn.Module]:
-    """Return the activations of a network by name."""
-    return {name: m for name, m in model.named_modules() if getattr(m, "activates", False) or _is_torch_activation(m)}
+    """Return the activations of a network by name, without those that are parts of another activation."""
+    marked = [f"{name}." for name, m in model.named_modules() if name and getattr(m, "activates", False)]
+    return {
+        name: m
+        for name, m in model.named_modules()
+        if (getattr(m, "activates", False) or _is_torch_activation(m)) and not name.startswith(tuple(marked))
+    }
 
 
 def get_bounds(module: nn.Module) -> tuple[float, float] | None:

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from dlopt import prng
+from dlopt.base.kernels import use_plain_operations
 from dlopt.base.layout import Layout
 from dlopt.base.network import BatchStatisticsModule
 from dlopt.base.regularization import Regularization, StochasticSite
@@ -40,7 +41,8 @@ class FunctionalNetwork:
     def __call__(self, w: Tensor, x: Tensor, running: Mapping[str, Tensor] | None = None) -> Any:
         """Return what the network returns at w, (P,), with these running statistics in inference."""
         views = self.layout.views(w)
-        return functional_call(self.model, views if running is None else {**views, **running}, (x,))
+        with use_plain_operations():
+            return functional_call(self.model, views if running is None else {**views, **running}, (x,))
 
     def set_keys(self, key: Key) -> None:
         """Give every site its key of this evaluation."""

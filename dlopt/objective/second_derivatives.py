@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from dlopt.base.kernels import use_plain_operations
 from dlopt.formatting import get_first_line
 
 
@@ -40,7 +41,8 @@ def second_derivatives(model: nn.Module, inputs: Tensor, *, is_recurrent: bool) 
 @contextmanager
 def allow_second_derivatives(*, is_recurrent: bool) -> Iterator[None]:
     """Let attention and recurrent layers take kernels that can be differentiated twice: the fused ones cannot be."""
-    with sdpa_kernel(SDPBackend.MATH), torch.backends.cudnn.flags(enabled=False) if is_recurrent else nullcontext():
+    flags = torch.backends.cudnn.flags(enabled=False) if is_recurrent else nullcontext()
+    with use_plain_operations(), sdpa_kernel(SDPBackend.MATH), flags:
         yield
 
 

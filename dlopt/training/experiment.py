@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from dlopt import prng
-from dlopt.base.layout import Layout
+from dlopt.base.layout import Layout, Parameter
 from dlopt.errors import OptionError
 from dlopt.metrics.names import AVERAGE, GRADIENT_NORM, UPDATE_NORM
 from dlopt.objective.clipping import Clip
@@ -252,12 +252,20 @@ def sample_initial_weights(
         with _attribute_errors(group):
             values = parameters[p.name].detach()
             if component is not None and p.name not in fixed:
-                sample = component(p, gain, prng.generator(prng.fold_in(key, p.name)))
+                sample = _sample(component, p, gain, prng.generator(prng.fold_in(key, p.name)))
                 values = values if sample is None else sample
             if tuple(values.shape) != p.shape:
                 raise ValueError(f"{p.name} needs values of shape {p.shape}, got {tuple(values.shape)}")
             weights[p.name] = values
     return layout.flatten(weights).to(dtype)
+
+
+def _sample(component: Init, p: Parameter, gain: float, generator: torch.Generator) -> Tensor | None:
+    """Sample one parameter, each of its stacked matrices by itself."""
+    if p.stacked == 1:
+        return component(p, gain, generator)
+    samples = [component(p.select_matrix(), gain, generator) for _ in range(p.stacked)]
+    return torch.cat([x for x in samples if x is not None]) if samples[0] is not None else None
 
 
 def adjust_weights(w: Tensor, init: Init, bias: Init, start: Callable[[], InitProbe]) -> Tensor:

@@ -21,8 +21,9 @@ from dlopt.regularization.dropout import Dropout, DropoutSite
 from dlopt.training.experiment import sample_initial_weights
 
 SHAPES = {"features": (13,), "series": (1, 40), "channels": (3, 24), "images": (1, 28, 28), "colour": (3, 32, 20)}
-ARCHS = [name for name in groups.list_option_names("arch") if name not in ("custom", "quadratic", "surface")]
-"""Networks for data of any kind, without those that compute their own loss."""
+OTHERS = ("custom", "quadratic", "surface", "rnn", "gru", "lstm", "transformer")
+ARCHS = [name for name in groups.list_option_names("arch") if name not in OTHERS]
+"""Networks for data of any kind, without those that compute their own loss or take only sequences."""
 NEEDS_POSITIONS = {"cnn", "resnet"}
 PAIRS = [(name, shape) for name in ARCHS for shape in SHAPES if not (shape == "features" and name in NEEDS_POSITIONS)]
 

@@ -43,12 +43,19 @@ CUSTOM = {
 }
 
 
+SMALL = {
+    "cnn": ["arch.channels=[3,3]", "arch.kernels=[3,2]"],
+    "resnet": ["arch.channels=[3,4]", "arch.blocks=1"],
+    **{name: ["arch.width=4"] for name in ("rnn", "gru", "lstm", "transformer")},
+}
+"""Keys that make a network small."""
 SHAPES = {0: "[4]", 1: "[1,8]", 2: "[2,6,6]"}
 
 
 def problem(group: str, option: str) -> list[str]:
     """Return overrides for a small problem that suits the option."""
     shape = "[2,6,6]" if option in ("cnn", "resnet") else SHAPES[max(dims(group, option))]
+    shape = "[2,5]" if option in ("rnn", "gru", "lstm", "transformer") else shape
     common = ["batch_size=16", "epochs=2", f"device={DEVICE}", "precision=float64"]
     if option in ("surface", "quadratic") or (group, option) == ("data", "none"):
         data = "quadratic" if option == "quadratic" else "none"
@@ -71,11 +78,7 @@ def problem(group: str, option: str) -> list[str]:
         common += ["normalization.groups=2"]
     if option == "forget_gate":
         common = [c for c in common if "arch" not in c] + ["arch=custom", "arch._target_=mine.LSTMNet"]
-    if option == "cnn":
-        common += ["arch.channels=[3,3]", "arch.kernels=[3,2]"]
-    if option == "resnet":
-        common += ["arch.channels=[3,4]", "arch.blocks=1"]
-    return common
+    return common + SMALL.get(option, [])
 
 
 def dims(group: str, option: str) -> tuple[int, ...]:

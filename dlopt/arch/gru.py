@@ -1,0 +1,65 @@
+"""Gated recurrent units."""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from dlopt.arch._recurrent import Cell, HiddenStates, RecurrentNetwork
+from dlopt.arch._steps import Pooling
+from dlopt.ranges import Count
+
+
+class GRU(RecurrentNetwork):
+    """A recurrent network whose gates decide how much of the state a step replaces.
+
+        r, z = sigmoid(W x_t + b + U h + a),  n = tanh(W x_t + b + r (U h + a)), each with weights of its own
+        h <- (1 - z) n + z h
+
+    It has three gates' weights where arch=lstm has four, and no memory besides h. As in torch.nn.GRU, r multiplies U h,
+    not h before U as in the paper. Everything else is as in arch=lstm.
+
+    embedding       numbers of the vector of each token; null: width
+    width           units of each layer, in each direction
+    layers          number of layers
+    bidirectional   a second cell reads each layer's inputs from the end, and both outputs are joined
+    pooling         what predicts one target of a sequence: the last output, or the mean or maximum of all outputs. With
+                    a target for each step, each output predicts its own
+
+    Source: Cho et al. 2014, section 2.3; the form of n is that of cuDNN.
+    """
+
+    def __init__(
+        self,
+        inputs: tuple[int, ...],
+        outputs: int,
+        tokens: int | None,
+        per_step: bool,
+        padded: bool,
+        dropout: Callable[[int], nn.Module | None],
+        embedding: Count | None,
+        width: Count,
+        layers: Count,
+        bidirectional: bool,
+        pooling: Pooling,
+    ) -> None:
+        super().__init__(
+            "gru", GRUCell, lambda: HiddenStates((-1.0, 1.0)), inputs, outputs, tokens, per_step, padded, dropout,
+            embedding, width, layers, bidirectional, pooling,
+        )  # fmt: skip
+
+
+class GRUCell(Cell, nn.GRU):  # type: ignore[misc]
+    """torch.nn.GRU in one layer and direction."""
+
+    def __init__(self, features: int, units: int) -> None:
+        nn.GRU.__init__(self, features, units, batch_first=True)
+
+    def run_kernel(self, x: Tensor) -> Tensor:
+        return nn.GRU.forward(self, x)[0]
+
+    def step(self, z: Tensor, state: tuple[Tensor, ...], function: nn.Module | None) -> tuple[Tensor, ...]:
+        h = state[0]
+        (x_r, x_z, x_n), (h_r, h_z, h_n) = z.chunk(3, -1), self.multiply_state(h).chunk(3, -1)
+        n = torch.tanh(x_n + torch.sigmoid(x_r + h_r) * h_n)
+        return (torch.lerp(n, h, torch.sigmoid(x_z + h_z)),)
