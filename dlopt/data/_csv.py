@@ -8,7 +8,6 @@ lines either, and would replace ten lines of table.py.
 
 from __future__ import annotations
 
-import codecs
 import csv
 import io
 import re
@@ -20,17 +19,12 @@ from typing import NamedTuple
 import numpy as np
 
 from dlopt.base.data import SourceRows
-from dlopt.data import _files
+from dlopt.data import _decoding, _files
 from dlopt.errors import OptionError, join_truncated
 
 MISSING = frozenset({"", "na", "n/a", "nan", "none", "null", "?"})
 """Cells that stand for a missing value, in lower case."""
 DELIMITERS = {"comma": ",", "semicolon": ";", "tab": "\t", "bar": "|"}
-BYTE_ORDER_MARKS = {
-    codecs.BOM_UTF8: "utf-8", codecs.BOM_UTF32_LE: "utf-32", codecs.BOM_UTF32_BE: "utf-32",
-    codecs.BOM_UTF16_LE: "utf-16", codecs.BOM_UTF16_BE: "utf-16",
-}  # fmt: skip
-"""The encodings of files that begin with these bytes; UTF-16's mark begins that of UTF-32."""
 LARGEST = float(np.finfo(np.float32).max)
 WHOLE = 6
 """Bytes of memory per byte of a file while it is split into cells."""
@@ -81,7 +75,7 @@ def read_csv(file: Path, delimiter: str, encoding: str) -> TableText:
     """Read the cells of a CSV file without the spaces around them. Raise OptionError if the file is not a table."""
     content = _files.read_data_file(file)
     _files.check_memory(file, WHOLE * len(content))
-    text = _decode(file, content, encoding)
+    text = _decoding.decode(file, content, encoding)
     if not text.strip():
         raise OptionError("path", f"{file} is empty")
     text = text.replace("\r\n", "\n").replace("\r", "\n")
@@ -107,21 +101,6 @@ def read_csv(file: Path, delimiter: str, encoding: str) -> TableText:
     table = TableText(rows[0], rows[1:], lines[1:])
     _check_shape(file, table.header, rows, lines, index=table.has_index)
     return table
-
-
-def _decode(file: Path, content: bytes, encoding: str) -> str:
-    """Return the text of a file; auto is UTF-8, or what its byte order mark says."""
-    name = encoding
-    if encoding == "auto":
-        name = next((name for mark, name in BYTE_ORDER_MARKS.items() if content.startswith(mark)), "utf-8")
-    try:
-        return content.decode(name).removeprefix("\ufeff")
-    except UnicodeDecodeError as error:
-        line, byte = content.count(b"\n", 0, error.start) + 1, content[error.start]
-        remedy = "set data.encoding=latin-1, cp1252 or the name of another encoding"
-        raise OptionError("path", f"{file} is not in {name}: line {line} has the byte {byte:#04x}; {remedy}") from error
-    except (LookupError, UnicodeError) as error:
-        raise OptionError("encoding", f"must be auto or an encoding such as latin-1, got {encoding!r}") from error
 
 
 def _count_columns(text: str, delimiter: str) -> int:
