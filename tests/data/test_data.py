@@ -13,6 +13,7 @@ from dlopt.data import _files
 from dlopt.data import digits as digits_module
 from dlopt.data import mnist1d as mnist1d_module
 
+DRAWN = ("adding", "quadratic")
 NAMES = [name for name in groups.list_option_names("data") if name not in ("custom", "none")]
 
 
@@ -21,9 +22,7 @@ def load(name, folder, place=None):
     for module in (digits_module, mnist1d_module):
         module._load.cache_clear()
     _files.cache.clear()
-    overrides = write_data_files(name, folder) or (
-        [] if place is None or name == "quadratic" else [f"data.path={place}"]
-    )
+    overrides = write_data_files(name, folder) or ([] if place is None or name in DRAWN else [f"data.path={place}"])
     return instantiate(compose_config(f"data={name}", *overrides).data).load()
 
 
