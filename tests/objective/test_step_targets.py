@@ -145,7 +145,7 @@ def test_folds_of_sequences_are_not_stratified():
         (("+data.how=label",), "data", "labels must be 0 to 2, got -2"),
         (("loss=custom", "loss._target_=mine.Hinge"), "loss", "define its method `losses`"),
         (("optimizer=kfac",), "optimizer.fisher", "use optimizer.fisher=empirical"),
-        (("arch._target_=mine.NormDropoutNet",), "arch", "must be (2, 6, 3)"),
+        (("arch._target_=mine.NormDropoutNet",), "arch", "this data has a target for each step"),
     ],
 )
 def test_what_does_not_fit_steps_is_refused(keys, key, words):

@@ -74,7 +74,7 @@ def find_steps_error(x: Tensor, y: Tensor, dataset: parts.Dataset) -> str | None
         return f"targets for each step must have shape (N, {x.shape[-1]}){numbers}, got {tuple(y.shape)}"
     mask = mask_targets(y)
     if not mask.any(1).all():
-        return f"example {int((~mask.any(1)).nonzero()[0])} has no target at any step"
+        return f"{int((~mask.any(1)).sum())} sequences have no step with a target; leave them out"
     if (mask & ~mask_steps(x)).any():
         return "a step of the padding has a target"
     return None

@@ -70,7 +70,9 @@ def split_dataset(
     if data.label_noise > 0:
         if dataset.kind != "classes" or dataset.outputs < 2 or dataset.per_step:
             actual = f"{dataset.kind} for each step" if dataset.per_step else "numbers"
-            problems.add("data.label_noise", f"needs a class for each example; the targets of this data are {actual}")
+            problems.add(
+                "data.label_noise", f"needs classes, one for each example; the targets of this data are {actual}"
+            )
             return None
         train = splits.add_label_noise(train, data.label_noise, dataset.outputs, prng.fold_in(seed, "label_noise"))
     return train, validation

@@ -57,7 +57,7 @@ FAULTS = {
     "a series of length zero": (SERIES, put((0, [0, 1], 0), torch.nan), None, "example 0 has length zero"),
     "an infinite number": (SERIES, put((0, 0, 0), torch.inf), None, "not finite"),
     "a target at the padding": (STEPS, None, put((0, 1), 1), "a step of the padding has a target"),
-    "no target at all": (STEPS, None, put((0, 0), -1), "example 0 has no target"),
+    "no target at all": (STEPS, None, put((0, 0), -1), "1 sequences have no step with a target"),
     "targets of another length": (STEPS, None, lambda y: y[:, :5], "must have shape (N, 6)"),
     "an unknown class of a step": (STEPS, None, put((0, 0), 3), "labels must be 0 to 2"),
 }
