@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import matplotlib as mpl
@@ -16,7 +17,7 @@ from dlopt.report.figures import COLOURS, STYLE, add_heading, format_power
 BELOW_ONE = 30.0
 """The density is drawn down to the height of a single eigenvalue divided by this number."""
 LINEAR = 0.02
-"""The axis of eigenvalues over training is linear below this fraction of the largest one, and logarithmic above."""
+"""The axis of eigenvalues over training is linear below the power of ten under this fraction of the largest one."""
 GREY = "#666666"
 
 
@@ -62,8 +63,9 @@ def plot_over_training(spectra: Sequence[Spectrum], heading: str) -> Figure:
                         markersize=4, label="trace")  # fmt: skip
         curves.plot(steps, largest, "s-", color=COLOURS[1], markersize=4, label="largest eigenvalue")
         curves.plot(steps, smallest, "v-", color=COLOURS[0], markersize=4, label="smallest eigenvalue")
+        linear = 10.0 ** math.floor(math.log10(LINEAR * max(map(abs, (*largest, *smallest))) or 1.0))
         for each in (axes, curves):
-            each.set_yscale("symlog", linthresh=LINEAR * max(map(abs, largest)) or 1.0, linscale=1.5)
+            each.set_yscale("symlog", linthresh=linear, linscale=1.5)
             each.yaxis.set_major_formatter(format_power)
         curves.set_ylabel("eigenvalue, trace")
         curves.set_xlabel("step")
@@ -72,18 +74,21 @@ def plot_over_training(spectra: Sequence[Spectrum], heading: str) -> Figure:
 
 
 def _plot_densities(axes: Axes, spectra: Sequence[Spectrum]) -> None:
-    """Plot a column for each step, whose shades are the logarithm of the density; points are outliers."""
+    """Plot a column for each step, whose shades are the logarithm of the density; points are outliers.
+
+    Each column has the points and the kernel of its own density: early spectra can be a hundred times as narrow as late
+    ones. It is empty where the density is below the half of a single eigenvalue's.
+    """
     steps = np.array([found.step for found in spectra], dtype=float)
     middle = (steps[1:] + steps[:-1]) / 2
     edges = np.array([1.5 * steps[0] - 0.5 * steps[1], *middle, 1.5 * steps[-1] - 0.5 * steps[-2]])
-    densities = [tuple(x.numpy() for x in found.density()) for found in spectra]
-    one = max(found.peak_of_one() for found in spectra)
-    grid = np.linspace(min(g[0] for g, _ in densities), max(g[-1] for g, _ in densities), 2000)
-    shades = np.stack([np.interp(grid, g, d, left=0.0, right=0.0) for g, d in densities], axis=1)
-    norm = LogNorm(one, shades.max(), clip=False)
-    picture = axes.pcolormesh(
-        edges, grid, np.ma.masked_less((shades[1:] + shades[:-1]) / 2, one), cmap="Blues", norm=norm, rasterized=True
-    )
+    columns = [tuple(x.numpy() for x in found.density()) for found in spectra]
+    ones = [found.peak_of_one() for found in spectra]
+    norm = LogNorm(min(ones), max(density.max() for _, density in columns))
+    for left, right, (grid, density), one in zip(edges, edges[1:], columns, ones, strict=False):
+        cells = (density[1:] + density[:-1]) / 2
+        shades = np.ma.masked_less(cells[:, None], one / 2)  # a single eigenvalue shows with its own width
+        picture = axes.pcolormesh([left, right], grid, shades, cmap="Blues", norm=norm, rasterized=True)
     for found in spectra:
         values = [value for value, _ in found.outliers()]
         axes.plot([found.step] * len(values), values, ".", color=COLOURS[1], markersize=4, zorder=3)
@@ -92,6 +97,6 @@ def _plot_densities(axes: Axes, spectra: Sequence[Spectrum]) -> None:
     axes.set_xlabel("step")
     axes.set_ylabel("eigenvalue")
     axes.set_xlim(edges[0], edges[-1])
-    axes.set_ylim(top=1.5 * grid[-1])
+    axes.set_ylim(min(grid[0] for grid, _ in columns), 1.5 * max(grid[-1] for grid, _ in columns))
     axes.legend(loc="lower right")
     axes.figure.colorbar(picture, ax=axes, label="density", pad=0.02, format=format_power)
