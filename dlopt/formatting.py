@@ -52,6 +52,11 @@ def format_metric(value: Any) -> str:
     return "-" if value is None else f"{value:.4f}" if 1e-3 <= abs(value) < 1e4 or value == 0 else f"{value:.3g}"
 
 
+def format_count(count: int, what: str) -> str:
+    """Return a number of things: 1 run, 2,000 runs."""
+    return f"{count:,} {what}{'s' * (count != 1)}"
+
+
 def format_duration(seconds: float | None) -> str:
     """Return a duration as 12.3 s, 4:05 or 2:03:04; - for None."""
     if seconds is None:

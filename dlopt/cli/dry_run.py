@@ -15,6 +15,7 @@ from rich.console import Console
 
 from dlopt import console
 from dlopt.config.problems import format_error
+from dlopt.formatting import format_count
 from dlopt.rundir.display import display_path
 from dlopt.runner.execute import DONE, FAILED, INTERRUPTED
 from dlopt.runner.signals import handle_signals
@@ -43,12 +44,12 @@ def print_run_plan(job: Job, experiment: Experiment, notices: Sequence[str]) -> 
     for notice in map(to_printable, notices):
         print(f"note: {notice}", file=sys.stderr)
     epochs = f"{length.steps / length.epoch:.3g} epochs of {length.epoch:,}"
-    _print_field("run", f"{_pluralize(length.steps, 'step')}, {epochs}")
+    _print_field("run", f"{format_count(length.steps, 'step')}, {epochs}")
     splits = {"training": experiment.train, "validation": experiment.validation, "testing": experiment.test}
     counts = [f"{len(split):,} for {name}" for name, split in splits.items() if split is not None]
     _print_field("examples", ", ".join(counts))
-    _print_field("network", f"{job.choices.get('arch')}, {_pluralize(experiment.w.numel(), 'parameter')}")
-    _print_field("device", f"{settings.device}, {_pluralize(experiment.threads, 'thread')}, {settings.precision}")
+    _print_field("network", f"{job.choices.get('arch')}, {format_count(experiment.w.numel(), 'parameter')}")
+    _print_field("device", f"{settings.device}, {format_count(experiment.threads, 'thread')}, {settings.precision}")
     try:
         with _interrupt_on_signals():
             estimate = estimate_cost(partial(begin_run, job), SECONDS_PER_REHEARSAL)
@@ -75,19 +76,19 @@ def print_sweep_plan(outlook: DryRunPlan) -> None:
         print("nothing is left to do")
         return
     if outlook.point(outlook.remaining[0]) is None:
-        print(f"{_pluralize(n_left, 'point')}, which {outlook.sampler} chooses from the results so far")
+        print(f"{format_count(n_left, 'point')}, which {outlook.sampler} chooses from the results so far")
     else:
         _list_points(outlook)
     with Console().status("measuring a few runs") if console.is_terminal() else nullcontext(), _interrupt_on_signals():
         forecast = outlook.forecast()
-    runs = _pluralize(n_left * len(repeats), "run")
+    runs = format_count(n_left * len(repeats), "run")
     if len(repeats) > 1:
         names = [" ".join(repeat.overrides) for repeat in repeats]
         names[MAX_NAMED_REPEATS:] = ["..."] * (len(names) > MAX_NAMED_REPEATS)
-        runs += f": {_pluralize(n_left, 'point')} x {len(repeats)} ({', '.join(names)})"
+        runs += f": {format_count(n_left, 'point')} x {len(repeats)} ({', '.join(names)})"
     _print_field("runs", runs)
     if outlook.n_checked < outlook.total or outlook.sampler != "grid":
-        points = _pluralize(outlook.n_checked, "point")
+        points = format_count(outlook.n_checked, "point")
         _print_field("checked", f"{points}, with each choice and both ends of each interval")
     for title, error in forecast.failures.items():
         _print_field("fails", f"{title}: {format_error(error)}")
@@ -113,7 +114,7 @@ def _list_points(outlook: DryRunPlan) -> None:
 def _print_forecast(outlook: DryRunPlan, forecast: CostForecast) -> None:
     workers = min(outlook.workers, len(outlook.remaining) * len(outlook.plan.repeats))
     at_once = f", {workers} runs at once" if workers > 1 else ""
-    kinds = f"{forecast.n_rehearsed} of {_pluralize(forecast.n_kinds, 'kind')} of runs measured"
+    kinds = f"{forecast.n_rehearsed} of {format_count(forecast.n_kinds, 'kind')} of runs measured"
     _print_field("time", f"about {format_short_duration(forecast.total.seconds / workers)}{at_once} ({kinds})")
     _print_field("disk", f"about {format_size(forecast.total.bytes)}")
     times, sizes = zip(forecast.least, forecast.most, strict=True)
@@ -145,10 +146,6 @@ def format_size(size: float) -> str:
 def _format_digits(x: float) -> str:
     """Format an estimate with two digits, or with all digits before the decimal point."""
     return f"{x:,.0f}" if x >= 9.95 else f"{x:.2g}"
-
-
-def _pluralize(count: int, what: str) -> str:
-    return f"{count:,} {what}{'s' * (count != 1)}"
 
 
 def _print_field(name: str, text: str) -> None:

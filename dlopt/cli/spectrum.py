@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dlopt.cli.run_parser import build_run_parser, parse_count
+from dlopt.formatting import format_count
 from dlopt.rundir.display import display_path
 from dlopt.storage.safe_read import to_printable
 
@@ -69,14 +70,18 @@ def _analyse_run(run: RunDirectory, args: Any) -> int:
     from dlopt.config.reopen.load_predictor import load_predictor
     from dlopt.landscape import result_files
     from dlopt.landscape.spectrum import CSV_HEADER, format_spectrum, list_rows
-    from dlopt.landscape.trajectories import KEEP_MORE, list_kept
     from dlopt.objective.second_derivatives import LayerError
+    from dlopt.storage import memory
 
     folder = result_files.choose_folder(run, args.out, "spectrum")
-    names = list_kept(run) if args.checkpoint == "all" else [args.checkpoint]
-    predictor, warnings = load_predictor(run, names[0], device=args.device, trust=args.trust)
-    if args.checkpoint == "all" and len(names) == 1:
-        warnings = [*warnings, f"only one checkpoint is kept; to keep more, {KEEP_MORE}"]
+    if args.checkpoint == "all":
+        predictor, names, warnings = _load_kept(run, args)
+    else:
+        predictor, warnings = load_predictor(run, args.checkpoint, device=args.device, trust=args.trust)
+        names = [args.checkpoint]
+        if not predictor.w.isfinite().all():
+            wrong = f"the weights of step {predictor.step} are not finite: name a checkpoint before the run diverged"
+            raise ConfigError([("--checkpoint", wrong)])
     for warning in warnings:
         print(f"warning: {to_printable(warning)}", file=sys.stderr)
     if args.split not in predictor.splits:
@@ -86,11 +91,16 @@ def _analyse_run(run: RunDirectory, args: Any) -> int:
         spectra = _estimate_spectra(run, predictor, names, examples, args)
     except LayerError as error:
         raise ConfigError([("arch", str(error))]) from error
+    except Exception as error:
+        if not memory.is_out_of_memory(error):
+            raise
+        raise ConfigError([_describe_memory(predictor, examples)]) from error
 
     what = f"{NAMES[args.matrix]} of the {args.split} loss"
     vectors, steps = spectra[-1].values.shape
-    print(f"{display_path(run.path)}: {what}, {examples.size:,} examples, {len(predictor.w):,} weights")
-    print(f"{vectors} Lanczos process{'es' * (vectors > 1)} of {steps} steps\n")
+    counts = f"{format_count(examples.size, 'example')}, {format_count(len(predictor.w), 'weight')}"
+    print(f"{display_path(run.path)}: {what}, {counts}")
+    print(f"{vectors} Lanczos process{'es' * (vectors > 1)} of {format_count(steps, 'step')}\n")
     print("\n\n".join("\n".join(format_spectrum(found)) for found in spectra))
     stem = f"{args.matrix}-{args.split}-{args.checkpoint}"
     table = result_files.write_csv(folder / f"{stem}.csv", CSV_HEADER, list_rows(spectra))
@@ -99,10 +109,63 @@ def _analyse_run(run: RunDirectory, args: Any) -> int:
     return 0
 
 
+def _load_kept(run: RunDirectory, args: Any) -> tuple[Predictor, list[str], list[str]]:
+    """Return a predictor, the names of the kept checkpoints in the order of their steps, and warnings.
+
+    Checkpoints that are damaged, of another network or with weights that are not finite are left out. Raises
+    ConfigError if none is left.
+    """
+    from dlopt.config.problems import ConfigError
+    from dlopt.config.reopen.load_predictor import load_predictor, load_weights
+    from dlopt.landscape.trajectories import KEEP_MORE, list_kept
+
+    predictor: Predictor | None = None
+    names: dict[int, str] = {}
+    warnings: list[str] = []
+    for name in list_kept(run):
+        try:
+            if predictor is None:
+                predictor, more = load_predictor(run, name, device=args.device, trust=args.trust)
+            else:
+                more = load_weights(predictor, run, name).warnings
+        except ConfigError as error:
+            if predictor is None:
+                raise  # what is wrong with the run is wrong with all of its checkpoints
+            warnings.append(f"checkpoint {name} is left out: {error.problems[0][1]}")
+            continue
+        except (ValueError, OSError) as error:
+            warnings.append(f"checkpoint {name} is left out: {error}")
+            continue
+        warnings += more
+        if not predictor.w.isfinite().all():
+            warnings.append(f"checkpoint {name} is left out: its weights are not finite")
+        elif not more:  # otherwise it stands for an older one
+            names[predictor.step] = name
+    if predictor is None or not names:
+        raise ConfigError([("--checkpoint", to_printable("; ".join(warnings)))])
+    if len(names) == 1:
+        warnings.append(f"only one checkpoint is kept; to keep more, {KEEP_MORE}")
+    return predictor, [*names.values()], warnings
+
+
+def _describe_memory(predictor: Predictor, examples: Examples) -> tuple[str, str]:
+    """Return the key and the message for a lack of memory: what takes it, and which flags help."""
+    from dlopt.training.evaluation import get_chunk_size
+
+    vector = predictor.w.element_size() * len(predictor.w) / 1e6
+    together = min(get_chunk_size(predictor.problem), examples.size)
+    remedy = f"use fewer steps, each of which takes {vector:,.3g} MB"
+    remedy += f", or less than {together:,} --examples, which a product takes together" if together > 1 else ""
+    return ("--lanczos-steps", f"more memory is needed than available; {remedy}")
+
+
 def _estimate_spectra(
     run: RunDirectory, predictor: Predictor, names: Sequence[str], examples: Examples, args: Any
 ) -> list[Spectrum]:
-    """Return the spectrum at each of these checkpoints, of which the predictor has loaded the first."""
+    """Return the spectrum at each of these checkpoints, and warn of those where the matrix is not finite.
+
+    Raises ConfigError if none is left.
+    """
     from dlopt import console, prng
     from dlopt.config.problems import ConfigError
     from dlopt.config.reopen.load_predictor import load_weights
@@ -110,24 +173,25 @@ def _estimate_spectra(
     from dlopt.landscape.spectrum import estimate_spectrum
 
     products = len(names) * args.vectors * min(args.lanczos_steps, len(predictor.w))
-    spectra = []
+    spectra, left_out = [], []
     with (
         console.show_progress(NAMES[args.matrix], products * examples.size) as advance,
         predictor.set_torch_switches(),
     ):
-        for i, name in enumerate(names):
-            if i:
-                load_weights(predictor, run, name)
-            if not predictor.w.isfinite().all():
-                wrong = (
-                    f"the weights of step {predictor.step} are not finite: name a checkpoint before the run diverged"
-                )
-                raise ConfigError([("--checkpoint", wrong)])
+        for name in names:
+            load_weights(predictor, run, name)
             curvature = SplitCurvature(predictor, examples, args.matrix, advance)
             found = estimate_spectrum(
                 curvature.multiply, predictor.w, args.lanczos_steps, args.vectors, prng.key(0, "spectrum")
             )
-            spectra.append(replace(found, checkpoint=predictor.checkpoint, step=predictor.step))
+            if found.values.isfinite().all():
+                spectra.append(replace(found, checkpoint=predictor.checkpoint, step=predictor.step))
+            else:
+                left_out.append(f"the {NAMES[args.matrix]} at step {predictor.step} is not finite")
+    if not spectra:
+        raise ConfigError([("--checkpoint", f"{left_out[0]}: name a checkpoint before the run diverged")])
+    for warning in left_out:
+        print(f"warning: {warning}", file=sys.stderr)
     return spectra
 
 

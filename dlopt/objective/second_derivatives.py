@@ -13,6 +13,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from dlopt.base.kernels import use_plain_operations
 from dlopt.formatting import get_first_line
+from dlopt.storage import memory
 
 
 class LayerError(ValueError):
@@ -30,6 +31,8 @@ def second_derivatives(model: nn.Module, inputs: Tensor, *, is_recurrent: bool) 
         with allow_second_derivatives(is_recurrent=is_recurrent):
             yield
     except RuntimeError as error:
+        if memory.is_out_of_memory(error):
+            raise
         if names := find_layers_without_second_derivative(model, inputs):
             remedy = "put another layer in its place, or leave out what needs second derivatives"
             raise LayerError(
@@ -73,7 +76,9 @@ def find_layers_without_second_derivative(model: nn.Module, inputs: Tensor) -> l
         for name, (args, kwargs) in arguments.items():
             try:
                 _differentiate_twice(innermost[name], args, kwargs)
-            except RuntimeError:
+            except RuntimeError as error:
+                if memory.is_out_of_memory(error):
+                    raise
                 names.append(f"{name} ({type(innermost[name]).__name__})")
     return names
 

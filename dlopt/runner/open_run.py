@@ -46,6 +46,7 @@ def open_run(
     from dlopt.rundir.directory import EarlierVersionError
     from dlopt.rundir.find import RunNotFound, find_sweep
     from dlopt.rundir.lock import LockedError
+    from dlopt.storage import memory
     from dlopt.storage.safe_read import to_printable
 
     place = name
@@ -65,10 +66,11 @@ def open_run(
         where = error.filename or place
         file = display_path(Path(where)) if isinstance(where, str | Path) else place
         message = f"{file}: {error.strerror or error}"
-    except MemoryError:
-        message = f"{place} needs more memory than is available"
     except Exception as error:  # damaged files raise many kinds of errors
-        message = f"{place} cannot be read ({to_printable(describe_failure(error))})"
+        if memory.is_out_of_memory(error) and not isinstance(error, ValueError):
+            message = f"{place} needs more memory than is available"
+        else:
+            message = f"{place} cannot be read ({to_printable(describe_failure(error))})"
     print(f"{command}: {message}", file=sys.stderr)
     return USAGE_ERROR
 

@@ -25,6 +25,8 @@ CGROUP_FILES = {
 """Control groups, version 2 and 1, by their controllers: folder, limit, usage, and the cached files in memory.stat."""
 SMALL = 1 << 20
 """Bytes that `check` allows without a look at the available memory."""
+TORCH_MESSAGES = ("can't allocate memory", "not enough memory", "out of memory")
+"""What torch's RuntimeError says if memory is used up: on a CPU of Linux, on other CPUs, on a GPU."""
 
 
 class NotEnoughMemoryError(ValueError):
@@ -59,6 +61,13 @@ def check(needed: int, what: str = "it") -> None:
     """Raise NotEnoughMemoryError if this many bytes are not available; `what` names the thing that needs them."""
     if needed > SMALL and needed > (free := get_available()):
         raise NotEnoughMemoryError(f"{what} needs {needed / 1e6:,.0f} MB of memory, and {free / 1e6:,.0f} MB are free")
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Return whether an error of `check`, Python or torch says that memory is used up."""
+    if isinstance(error, MemoryError | NotEnoughMemoryError):
+        return True
+    return isinstance(error, RuntimeError) and any(text in str(error) for text in TORCH_MESSAGES)
 
 
 @contextlib.contextmanager

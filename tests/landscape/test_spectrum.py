@@ -2,8 +2,10 @@
 
 import copy
 import csv
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -22,10 +24,11 @@ from dlopt.landscape.curvature import PRODUCTS, SplitCurvature
 from dlopt.landscape.spectrum import Spectrum, estimate_spectrum
 from dlopt.linalg.trace import Estimate
 from dlopt.loss.cross_entropy import CrossEntropy
-from dlopt.objective.second_derivatives import LayerError
+from dlopt.objective.second_derivatives import LayerError, second_derivatives
 from dlopt.regularization.dropout import Dropout
+from dlopt.report.spectrum_figures import plot_density, plot_over_training
 from dlopt.rundir.directory import RunDirectory
-from dlopt.storage import checkpoint_file
+from dlopt.storage import checkpoint_file, memory
 from dlopt.training.inference import Predictor
 
 CLASSES = 3
@@ -53,6 +56,17 @@ class Distances(nn.Module):
 
     def forward(self, x):
         return torch.cdist(x, torch.eye(x.shape[1], dtype=x.dtype), p=1.5)
+
+
+class Scale(nn.Module):
+    """Outputs a x, x, 0 for inputs x, (N, 1): a is the only weight."""
+
+    def __init__(self):
+        super().__init__()
+        self.a = nn.Parameter(torch.tensor(0.7))
+
+    def forward(self, x):
+        return torch.cat([self.a.sin() * x, x, 0 * x], 1)
 
 
 def make_network(name):
@@ -254,6 +268,81 @@ def test_the_command_writes_the_eigenvalues_of_each_kept_checkpoint(run, capsys)
     assert capsys.readouterr().out.splitlines() == ["curves.png", *pictures]
 
 
+def spoil(run, name):
+    """Damage the last checkpoint of a run, or the one after some steps, or give it other weights."""
+    where, what = name.split()
+    file = run.checkpoint("last") if where == "last" else run.checkpoint_after(int(where))
+    if what == "damaged":
+        file.write_bytes(file.read_bytes()[:-9])
+        return
+    content = checkpoint_file.load(file)
+    weight = content["model"]["output.weight"]
+    others = {"diverged": torch.nan * weight, "huge": 1e308 * weight.sign(), "other": weight[:, :2].clone()}
+    content["model"]["output.weight"] = others[what]
+    with file.open("wb") as stream:
+        checkpoint_file.write(stream, content)
+
+
+@pytest.mark.parametrize(
+    ("names", "left", "message"),
+    [
+        (["3 damaged"], {6, 9}, "checkpoint 3 is left out: it is damaged"),
+        (["6 damaged"], {3, 9}, "checkpoint 6 is left out: it is damaged"),
+        (["last damaged"], {3, 6}, "last.safetensors is damaged"),
+        (["6 diverged"], {3, 9}, "checkpoint 6 is left out: its weights are not finite"),
+        (["6 other"], {3, 9}, "checkpoint 6 is left out: the checkpoint is of another network"),
+        (["3 huge"], {6, 9}, "the Hessian at step 3 is not finite"),
+        (["3 damaged", "last diverged"], {6}, "only one checkpoint is kept"),
+    ],
+)
+def test_checkpoints_that_cannot_be_used_are_named_and_left_out(names, left, message, run, capsys):
+    for name in names:
+        spoil(run, name)
+    assert main(["spectrum", "--trust", "-q", "run", "--checkpoint", "all", "--vectors", "1"]) == 0
+    assert message in capsys.readouterr().err
+    assert {row["step"] for row in read_csv("run/spectrum/hessian-train-all.csv")} == left
+
+
+def test_without_a_usable_checkpoint_nothing_is_computed(run, capsys):
+    for name in ("3 damaged", "6 diverged", "last damaged"):
+        spoil(run, name)
+    assert main(["spectrum", "--trust", "-q", "run", "--checkpoint", "all"]) == 2
+    err = capsys.readouterr().err
+    assert "checkpoint 3 is left out: it is damaged" in err
+    assert "checkpoint 6 is left out: its weights are not finite" in err
+    assert not (run.path / "spectrum").exists()
+
+
+OUT_OF_MEMORY = (
+    MemoryError(),
+    memory.NotEnoughMemoryError("it needs 7,001 MB of memory, and 5 MB are free"),
+    RuntimeError("[enforce fail at alloc_cpu.cpp:1] DefaultCPUAllocator: can't allocate memory: you tried ..."),
+    RuntimeError("CUDA out of memory. Tried to allocate 20.00 GiB"),
+)
+
+
+@pytest.mark.parametrize("error", OUT_OF_MEMORY, ids=repr)
+def test_a_lack_of_memory_is_reported_with_the_flags_that_help(error, run, capsys, monkeypatch):
+    def fail(*args):
+        raise error
+
+    monkeypatch.setattr(SplitCurvature, "multiply", fail)
+    assert main(["spectrum", "--trust", "-q", "run"]) == 2
+    err = capsys.readouterr().err
+    assert "--lanczos-steps  more memory is needed than available; use fewer steps, each of which takes" in err
+    assert "less than 48 --examples" in err
+
+
+def test_a_lack_of_memory_is_not_blamed_on_layers():
+    model = nn.Sequential(nn.Flatten(), nn.Linear(6, 4), Distances(), nn.Linear(4, CLASSES))
+    for error in OUT_OF_MEMORY:
+        with pytest.raises(type(error)) as caught, second_derivatives(model, torch.zeros(2, 6)):
+            raise error
+        assert caught.value is error
+    with pytest.raises(LayerError, match="Distances"), second_derivatives(model, torch.zeros(2, 6)):
+        raise RuntimeError("not implemented")
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
@@ -262,21 +351,18 @@ def test_the_command_writes_the_eigenvalues_of_each_kept_checkpoint(run, capsys)
         (["--out", "file"], "file is not a directory"),
         (["--examples", "0"], "at least 1, got 0"),
         (["--vectors", "1"], "is a symbolic link"),
-        (["--checkpoint", "last"], "not finite"),
+        (["--checkpoint", "last"], "the weights of step 2 are not finite"),
+        (["--checkpoint", "last"], "the Hessian at step 2 is not finite"),
     ],
 )
 def test_bad_input_is_refused_and_leaves_nothing(words, message, here, capsys):
-    keys = ("hydra.run.dir=run", "validation.fraction=0", "steps=2", "epochs=1")
-    assert main(["train", "-q", *BLOBS, *keys[:-1]]) == 0
+    keys = ("hydra.run.dir=run", "validation.fraction=0", "steps=2", "precision=float64")
+    assert main(["train", "-q", *BLOBS, *keys]) == 0
     (here / "file").write_text("")
     if message == "is a symbolic link":
         (here / "run/spectrum").symlink_to(here / "elsewhere")
-    if message == "not finite":
-        file = RunDirectory("run").checkpoint("last")
-        content = checkpoint_file.load(file)
-        content["model"]["output.weight"].fill_(torch.nan)
-        with file.open("wb") as stream:
-            checkpoint_file.write(stream, content)
+    if message.endswith("finite"):
+        spoil(RunDirectory("run"), "last diverged" if "weights" in message else "last huge")
     before = sorted(here.rglob("*"))
     capsys.readouterr()
     try:
@@ -286,3 +372,37 @@ def test_bad_input_is_refused_and_leaves_nothing(words, message, here, capsys):
     assert code == 2
     assert message in capsys.readouterr().err
     assert sorted(here.rglob("*")) == before
+
+
+@pytest.mark.parametrize("matrix", PRODUCTS)
+def test_one_example_and_one_parameter_have_a_spectrum(matrix, run, capsys):
+    """The mean of a single loss; then a matrix of a single number, which is its only eigenvalue and its trace."""
+    assert main(["spectrum", "--trust", "-q", "run", "--matrix", matrix, "--examples", "1"]) == 0
+    assert "1 example, 27 weights" in capsys.readouterr().out
+    predictor = make_predictor(nn.Sequential(nn.Flatten(), nn.Linear(6, 1, bias=False), Scale()))
+    predictor.model[1].weight.requires_grad_(False)
+    predictor = make_predictor(predictor.model)
+    assert len(predictor.w) == 1
+    curvature = SplitCurvature(predictor, predictor.examples("train"), matrix)
+    found = estimate_spectrum(curvature.multiply, predictor.w, 80, 3, prng.key(8))
+    dense = compute_dense(predictor, matrix).item()
+    assert found.values.flatten().tolist() == pytest.approx([dense] * 3)
+    assert (found.trace.value.item(), found.trace.error.item()) == pytest.approx((dense, 0.0))
+    assert plot_density(found, "one").axes
+    assert plot_over_training([found, replace(found, step=1)], "one").axes
+
+
+def test_narrow_and_wide_spectra_are_drawn_at_their_own_scales():
+    """Each eigenvalue of either is visible, also a single one, and nothing else is."""
+    values, weights = torch.tensor([[-1.0, 0.0, 3.0, 9.0]]).double(), torch.tensor([[0.05, 0.85, 0.05, 0.05]]).double()
+    estimate = Estimate(torch.tensor(1.0), torch.tensor(0.1))
+    spectra = [Spectrum(scale * values, weights, 1e-9 * values.abs(), estimate, 20, step=i)
+               for i, scale in enumerate((1.0, 1e-3, 1e3))]  # fmt: skip
+    axes = plot_over_training(spectra, "scales").axes[0]
+    for found, mesh in zip(spectra, axes.collections, strict=True):
+        edges = mesh.get_coordinates()[:, 0, 1]
+        shown = ~np.ma.getmaskarray(mesh.get_array()).ravel()
+        distance = np.abs((edges[1:] + edges[:-1])[:, None] / 2 - found.values[0].numpy()).min(1)
+        assert shown[distance < 0.5 * found.width].all()
+        assert not shown[distance > 4 * found.width].any()
+        assert mesh.norm.vmin <= found.peak_of_one()
