@@ -21,6 +21,7 @@ from benchmarks.screen import make_console
 from dlopt import prng
 from dlopt.config.compose import groups
 from dlopt.config.schema.signature import read_signature
+from dlopt.errors import OptionError
 from dlopt.parts import Augmentation
 from dlopt.training.batches import to_probabilities
 from dlopt.training.state import TrainState
@@ -39,8 +40,8 @@ def main(rounds: int) -> None:
     for column in ("augmentation", "us a batch", "images/s", "share of a step", "min", "max"):
         table.add_column(column, justify="left" if column == "augmentation" else "right")
     for dims, shapes in SHAPES.items():
-        augmentations = {name: a for name, a in iterate_options() if dims in a.dims}
         for shape in shapes:
+            augmentations = {name: a for name, a in iterate_options() if dims in a.dims and accepts(a, shape)}
             with console.status(f"{shape}"):
                 steps, calls = measure(shape, augmentations, rounds)
             example = "x".join(map(str, shape))
@@ -65,6 +66,15 @@ def iterate_options() -> Iterator[tuple[str, Augmentation]]:
             choices = {name: get_args(hint) for name, hint in hints.items() if get_origin(hint) is Literal}
             for names in itertools.product(*choices.values()):
                 yield " ".join([option, *names]), kind(**node | dict(zip(choices, names, strict=True)))
+
+
+def accepts(augmentation: Augmentation, shape: tuple[int, ...]) -> bool:
+    """Return whether an augmentation takes inputs of this shape: some need colours."""
+    try:
+        augmentation(torch.rand(2, *shape), torch.rand(2, 10), prng.key(0))
+    except OptionError:
+        return False
+    return True
 
 
 def measure(

@@ -40,4 +40,5 @@ Positive = Annotated[float, Range(gt=0)]
 NonNegative = Annotated[float, Range(ge=0)]
 Fraction = Annotated[float, Range(ge=0, lt=1)]
 """A fraction, or the decay factor of a moving average, which must be less than one."""
+Probability = Annotated[float, Range(ge=0, le=1)]
 Count = Annotated[int, Range(ge=1)]

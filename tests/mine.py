@@ -59,6 +59,16 @@ class Blobs(Data):
         return Dataset(Split(*_sample_blobs(self.count, 1, shape)), Split(*_sample_blobs(30, 2, shape)), outputs=3)
 
 
+@dataclass(frozen=True)
+class Pixels(Blobs):
+    """Images with values from 0 to 1."""
+
+    def load(self) -> Dataset:
+        data = super().load()
+        train, test = (replace(split, inputs=split.inputs.sigmoid()) for split in (data.train, data.test))
+        return replace(data, train=train, test=test)
+
+
 def number_visits(count: int) -> Tensor:
     """Return uneven groups, or times without order: 12 different numbers."""
     return (torch.arange(count) ** 2 * 7) % 23

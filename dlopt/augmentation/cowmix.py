@@ -3,17 +3,17 @@
 import math
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Annotated, ClassVar, Literal
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor
 
 from dlopt import prng
+from dlopt.augmentation._intervals import check_intervals
+from dlopt.augmentation._mixing import choose_partners, mix
 from dlopt.parts import Augmentation
 from dlopt.prng import Key
-from dlopt.ranges import Positive, Range
-
-Probability = Annotated[float, Range(ge=0, le=1)]
+from dlopt.ranges import Positive, Probability
 
 
 @dataclass(frozen=True)
@@ -50,10 +50,7 @@ class CowMix(Augmentation):
     blend: Literal["noise", "image"]
 
     def __post_init__(self) -> None:
-        for name in ("sigma", "p"):
-            low, high = (getattr(self, f"{name}_{end}") for end in ("low", "high"))
-            if low > high:
-                raise ValueError(f"{name}_low must be at most {name}_high, got {low:g} and {high:g}")
+        check_intervals(self, "sigma", "p")
 
     @property
     def mixes(self) -> bool:
@@ -67,10 +64,7 @@ class CowMix(Augmentation):
         mask = make_mask(sample_noise(prng.fold_in(key, "mask"), (batch, height, width), inputs), sigma, p)
         if self.blend == "noise":
             return torch.lerp(_noise_like(inputs, prng.fold_in(key, "noise")), inputs, mask.unsqueeze(1)), targets
-        order = u[2].argsort(stable=True)
-        mixed = torch.lerp(inputs.index_select(0, order), inputs, mask.unsqueeze(1))
-        share = mask.mean((-2, -1)).unsqueeze(-1).to(targets.dtype)
-        return mixed, torch.lerp(targets.index_select(0, order), targets, share)
+        return mix(inputs, targets, choose_partners(u[2]), mask.unsqueeze(1), mask.mean((-2, -1)))
 
 
 def sample_noise(key: Key, shape: tuple[int, ...], like: Tensor) -> Tensor:

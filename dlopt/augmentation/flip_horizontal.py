@@ -1,15 +1,14 @@
 """Random horizontal flips."""
 
 from dataclasses import dataclass
-from typing import Annotated, ClassVar
+from typing import ClassVar
 
-import torch
 from torch import Tensor
 
-from dlopt import prng
+from dlopt.augmentation._flip import flip_at_random
 from dlopt.parts import Augmentation
 from dlopt.prng import Key
-from dlopt.ranges import Range
+from dlopt.ranges import Probability
 
 
 @dataclass(frozen=True)
@@ -22,10 +21,7 @@ class FlipHorizontal(Augmentation):
     """
 
     dims: ClassVar[tuple[int, ...]] = (2,)
-    p: Annotated[float, Range(ge=0, le=1)]
+    p: Probability
 
     def __call__(self, inputs: Tensor, targets: Tensor, key: Key) -> tuple[Tensor, Tensor]:
-        flipped = prng.uniform(key, (len(inputs), 1), inputs.device) < self.p
-        column = torch.arange(inputs.shape[-1], device=inputs.device)
-        source = torch.where(flipped, column.flip(0), column)
-        return inputs.gather(-1, source[:, None, None].expand(inputs.shape)), targets
+        return flip_at_random(inputs, -1, self.p, key), targets

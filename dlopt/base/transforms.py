@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
-from typing import ClassVar, Protocol
+from typing import ClassVar, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
@@ -46,13 +46,15 @@ class ChunkedPreprocess(ABC):
 class Augmentation:
     """A random change of training mini-batches: a pure function of the batch and a key.
 
-    dims holds the supported numbers of spatial dimensions: 0 for features, 1 for series, 2 for images. keeps_padding is
-    whether it leaves padding where it is, which is NaN at the end of series of different lengths; other data do not
-    have it.
+    dims           the supported numbers of spatial dimensions: 0 for features, 1 for series, 2 for images
+    keeps_steps    whether each step of a series stays in its place, and padding (NaN) stays padding. Without it, the
+                   augmentation is refused for padded series and for targets of each step
+    uses_pixels    whether it takes and returns pixel values from 0 (black) to 1 (white), without the preprocessing
     """
 
     dims: ClassVar[tuple[int, ...]] = (0, 1, 2)
-    keeps_padding: ClassVar[bool] = False
+    keeps_steps: ClassVar[bool] = False
+    uses_pixels: ClassVar[bool] = False
 
     @property
     def mixes(self) -> bool:
@@ -66,3 +68,38 @@ class Augmentation:
     def __call__(self, inputs: Tensor, targets: Tensor, key: Key) -> tuple[Tensor, Tensor]:
         """Map inputs (B, *shape) and targets (B,) or (B, outputs) to new ones of the same shapes and types."""
         raise NotImplementedError
+
+
+class PixelScale(NamedTuple):
+    """A preprocessing of images that is affine in each pixel: its values of an all-black and of an all-white image.
+
+    Both have the shape of an image, (channels, height, width); for E lanes, (E, 1, channels, height, width).
+    """
+
+    black: Tensor
+    white: Tensor
+
+    def to_pixels(self, inputs: Tensor) -> Tensor:
+        """Return pixel values from 0 to 1 for preprocessed images."""
+        return (inputs - self.black) / (self.white - self.black)
+
+    def from_pixels(self, pixels: Tensor) -> Tensor:
+        """Preprocess pixel values."""
+        return torch.lerp(self.black, self.white, pixels)
+
+
+def augment(
+    part: Augmentation,
+    inputs: Tensor,
+    targets: Tensor,
+    key: Key,
+    scale: PixelScale | None = None,
+    *,
+    lanes: bool = False,
+) -> tuple[Tensor, Tensor]:
+    """Return a mini-batch, or those of lanes, after an augmentation; scale is None without preprocessing."""
+    call = torch.vmap(part) if lanes else part
+    if scale is None or not part.uses_pixels:
+        return call(inputs, targets, key)
+    pixels, targets = call(scale.to_pixels(inputs), targets, key)
+    return scale.from_pixels(pixels), targets

@@ -24,6 +24,7 @@ from dlopt.config.checks.forward_probe import (
     probe,
 )
 from dlopt.config.checks.metrics import check_metrics
+from dlopt.config.checks.pixels import find_pixel_scale
 from dlopt.config.compose import groups as compose_groups
 from dlopt.config.compose.nested_options import SCHEDULES
 from dlopt.config.make_parts import (
@@ -38,6 +39,9 @@ from dlopt.config.problems import Problems
 from dlopt.config.schema.settings import build_settings
 from dlopt.training.batches import count_steps_per_epoch
 from dlopt.training.experiment import Experiment
+
+WITHOUT_FIELD = ("activation", "normalization", "init", "bias_init", "preprocess")
+"""Groups whose components build uses up, so that an Experiment has no field for them."""
 
 
 def build(
@@ -131,6 +135,10 @@ def _build(
         )
     )
 
+    pixel_scale = problems.attempt(
+        lambda: find_pixel_scale(components, encoded.value.train.inputs, prepared.value.statistics, problems)
+    )
+
     def check_length() -> None:
         splits.check_batch(settings.value, prepared.value.train, data.value.dataset, problems)
         count = len(prepared.value.train)
@@ -144,7 +152,9 @@ def _build(
         if not problems.has_no_problem("loss"):
             return
         loss, outputs, dtype = components.require("loss"), data.value.dataset.outputs, settings.value.dtype
-        metrics = probe(model, train, loss, components.batch_transforms, outputs, dtype, problems)
+        metrics = probe(
+            model, train, loss, components.batch_transforms, outputs, dtype, problems, pixel_scale.value_or_none
+        )
         if metrics is not None and fitted is None and saved is None and problems.has_no_problem("batch_size"):
             check_smallest_batch(model, train, settings.value, data.value.option.drop_last, problems)
             check_mean(model, train, loss, settings.value, problems)
@@ -168,8 +178,7 @@ def _build(
     compatibility.check_weights(components, model, w, train, settings.value, problems)
     problems.raise_if_any()
     dataset = encoded.value.dataset
-    used_here = {*Experiment.__dataclass_fields__, SCHEDULES}
-    used_here |= {"activation", "normalization", "init", "bias_init", "preprocess"}
+    used_here = {*Experiment.__dataclass_fields__, SCHEDULES, *WITHOUT_FIELD}
     built = {**components.single, **components.several}
     experiment = Experiment(
         settings=settings.value,
@@ -194,6 +203,7 @@ def _build(
         encoding=dataset.encoding,
         threads=choose_threads(settings.value, model, train),
         others={group: component for group, component in built.items() if group not in used_here},
+        pixel_scale=pixel_scale.value_or_none,
     )
     return experiment, problems.notices
 

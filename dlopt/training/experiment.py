@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from dlopt import prng
 from dlopt.base.layout import Layout, Parameter
+from dlopt.base.transforms import PixelScale
 from dlopt.errors import OptionError
 from dlopt.metrics.names import AVERAGE, GRADIENT_NORM, UPDATE_NORM
 from dlopt.objective.clipping import Clip
@@ -180,6 +181,7 @@ class Experiment:
     encoding    encoding of the data set
     network     configuration of the model: arch, activation and normalization
     others      components of groups without a field here, by group
+    pixel_scale the preprocessing of pixels, if an augmentation needs to undo it
     """
 
     settings: Settings
@@ -204,6 +206,7 @@ class Experiment:
     encoding: Mapping[str, Any]
     threads: int
     others: Mapping[str, Any] = field(default_factory=dict)
+    pixel_scale: PixelScale | None = None
 
     def get_component(self, group: str) -> Any:
         """Return the component of a group, or components by their keys; None if the run has none."""

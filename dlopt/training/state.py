@@ -17,6 +17,7 @@ from dlopt.base.history import History
 from dlopt.base.optimizer import Optimizer, Step
 from dlopt.base.regularization import Regularization
 from dlopt.base.schedule import Schedule, TrainingTime
+from dlopt.base.transforms import PixelScale, augment
 from dlopt.base.wrapper import overrides
 from dlopt.objective.oracle import KnownGradient, MiniBatchObjective
 from dlopt.objective.problem import Problem
@@ -119,6 +120,7 @@ class TrainState:
         self.batches = Batches(self.examples, size, orders, drop_last=first.drop_last)
         self.per_epoch = self.batches.per_epoch
         self._mixes = any(a.mixes for a in first.augmentation.values()) or any(r.mixes for r in regularizations)
+        self._pixel_scale = self._place_pixel_scale([e.pixel_scale for e in experiments])
         self.steps = self.settings.count_steps(self.per_epoch)
         self.step = 0
         self.is_fixed = self._has_fixed_objective()
@@ -137,9 +139,9 @@ class TrainState:
         inputs, targets = self.batches(self.step)
         if self._mixes:
             targets = to_probabilities(targets, self.first.outputs, self.dtype)
-        for i, augment in enumerate(self.first.augmentation.values()):
+        for i, part in enumerate(self.first.augmentation.values()):
             key = prng.fold_in(self.key("augmentation"), i)
-            inputs, targets = (augment if self.solo else torch.vmap(augment))(inputs, targets, key)
+            inputs, targets = augment(part, inputs, targets, key, self._pixel_scale, lanes=not self.solo)
         return inputs, targets
 
     def objective(self, inputs: Tensor, targets: Tensor) -> MiniBatchObjective:
@@ -263,6 +265,16 @@ class TrainState:
         self._purpose_keys = {}
         self.problem.select_lanes(stay)
         self.batches.select_lanes(stay)
+        if self._pixel_scale is not None:
+            self._pixel_scale = PixelScale(*(ends[stay] for ends in self._pixel_scale))
+
+    def _place_pixel_scale(self, scales: Sequence[PixelScale | None]) -> PixelScale | None:
+        """Return the pixel scale of the run, or those of lanes, on the device; None without one."""
+        if any(scale is None for scale in scales):
+            return None
+        columns = (torch.stack(ends) for ends in zip(*filter(None, scales), strict=True))
+        placed = (to_device_async(column.to(self.dtype), self.device) for column in columns)
+        return PixelScale(*(ends[0] if self.solo else ends.unsqueeze(1) for ends in placed))
 
     def _varying(self, components: Sequence[Sequence[Any]]) -> dict[tuple[int, str], Tensor]:
         """Return the numeric hyperparameters of loss and regularizations in which lanes differ."""

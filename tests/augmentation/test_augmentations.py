@@ -8,7 +8,7 @@ from dlopt import prng
 from dlopt.training.batches import to_probabilities
 
 KEY = prng.key(0, "augmentation")
-SHAPES = {0: (12,), 1: (2, 12), 2: (2, 12, 9)}
+SHAPES = {0: (12,), 1: (2, 12), 2: (3, 12, 9)}
 BATCH, CLASSES = 20, 3
 
 augmentations = pytest.mark.parametrize(
@@ -25,7 +25,8 @@ dtypes = pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def make_batch(option, dims, dtype=torch.float64, lanes=()):
     """Return inputs and targets as a run passes them."""
     y = torch.randint(CLASSES, (*lanes, BATCH))
-    x = torch.randn(*lanes, BATCH, *SHAPES[dims], dtype=dtype)
+    draw = torch.rand if option.uses_pixels else torch.randn
+    x = draw(*lanes, BATCH, *SHAPES[dims], dtype=dtype)
     return x, to_probabilities(y, CLASSES, dtype) if option.mixes else y
 
 

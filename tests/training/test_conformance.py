@@ -1,6 +1,7 @@
 """Every option of every group is trained, saved, resumed and trained in lanes, for a few steps."""
 
 import math
+from typing import Any
 
 import pytest
 import torch
@@ -63,7 +64,9 @@ def problem(group: str, option: str) -> list[str]:
     if group != "arch":
         common += ["arch=mlp", "arch.widths=[6]"]
     if group != "data" or option == "custom":
-        common += ["data=custom", "data._target_=mine.Blobs", f"+data.shape={shape}"]
+        is_of_pixels = declares(group, option, "uses_pixels")
+        pixels = ["data._target_=mine.Pixels", "+data.shape=[3,6,6]", "preprocess=per_channel"]
+        common += ["data=custom", *(pixels if is_of_pixels else ["data._target_=mine.Blobs", f"+data.shape={shape}"])]
     else:
         common += ["data.train_size=60"]
     if (group, option) in (("loss", "mse"), ("loss", "output")):
@@ -83,11 +86,16 @@ def problem(group: str, option: str) -> list[str]:
 
 def dims(group: str, option: str) -> tuple[int, ...]:
     """Return the numbers of spatial dimensions that an option supports; 0, features, if it does not declare them."""
+    return declares(group, option, "dims") or (0,)
+
+
+def declares(group: str, option: str, name: str) -> Any:
+    """Return what the class of an option declares under a name; None if it does not."""
     node = yaml.safe_load((groups.CONF / group / f"{option}.yaml").read_text()) or {}
     parts = [
         get_object(n["_target_"]) for n in node.values() if isinstance(n, dict) and n.get("_target_", "???") != "???"
     ]
-    return next((part.dims for part in parts if hasattr(part, "dims")), (0,))
+    return next((getattr(part, name) for part in parts if hasattr(part, name)), None)
 
 
 @pytest.mark.parametrize(("group", "option"), OPTIONS)

@@ -94,7 +94,7 @@ def check_data_compatibility(dataset: parts.Dataset, components: Components, pro
 
 
 def check_dims(augmentation: Mapping[str, parts.Augmentation], dataset: parts.Dataset, problems: Problems) -> None:
-    """Check that augmentations are made for the number of dimensions of the data, for its tokens and its padding."""
+    """Check that augmentations are made for the data: numbers, dimensions, padding and targets."""
     dims = len(dataset.shape) - 1
     words = {0: "features", 1: "series (1-D)", 2: "images (2-D)"}
     for name, part in augmentation.items():
@@ -103,9 +103,12 @@ def check_dims(augmentation: Mapping[str, parts.Augmentation], dataset: parts.Da
         elif dims not in part.dims:
             suited, present = " or ".join(words[d] for d in part.dims), words.get(dims, f"{dims}-D")
             problems.add(f"augmentation.{name}", f"works on {suited}; this data is {present} of shape {dataset.shape}")
-        elif dataset.is_padded and not part.keeps_padding:
+        elif dataset.is_padded and not part.keeps_steps:
             wrong = "would move or fill the padding of series of different lengths"
             problems.add(f"augmentation.{name}", f"{wrong}: leave it out, or cut the series to one length")
+        elif dataset.per_step and not part.keeps_steps:
+            wrong = "would move steps away from their targets, or mix them; this data has a target for each step"
+            problems.add(f"augmentation.{name}", f"{wrong}: leave it out")
 
 
 def _check_per_step(components: Components, problems: Problems) -> None:

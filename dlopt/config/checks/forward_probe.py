@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from dlopt import parts, prng
 from dlopt.base.loss import flatten_steps
+from dlopt.base.transforms import PixelScale, augment
 from dlopt.config.problems import Problems, format_error
 from dlopt.errors import OptionError
 from dlopt.objective.auxiliary import get_output, has_heads, list_outputs
@@ -37,14 +38,16 @@ def probe(
     outputs: int,
     dtype: torch.dtype,
     problems: Problems,
+    scale: PixelScale | None = None,
 ) -> list[str] | None:
     """Send two examples through the batch transforms in order, then through network and loss.
 
     Return the names of the loss's metrics; None with a problem added.
     """
     x, y = _take_two(train, dtype)
+    scale = None if scale is None else PixelScale(*(ends.to(dtype) for ends in scale))
     mixing = [at for at, part in changes.items() if part.mixes]
-    x, _ = _apply_transforms(x, to_probabilities(y, outputs, dtype) if mixing else y, changes, problems)
+    x, _ = _apply_transforms(x, to_probabilities(y, outputs, dtype) if mixing else y, changes, problems, scale)
     predictions = _forward(
         model.to(dtype), x, (len(x), *y.shape[1 : y.ndim - y.is_floating_point()], outputs), problems
     )
@@ -93,7 +96,11 @@ def _check_probabilities(loss: parts.Loss, predictions: Tensor, y: Tensor, mixin
 
 
 def _apply_transforms(
-    x: Tensor, y: Tensor, changes: Mapping[str, parts.Augmentation | parts.Regularization], problems: Problems
+    x: Tensor,
+    y: Tensor,
+    changes: Mapping[str, parts.Augmentation | parts.Regularization],
+    problems: Problems,
+    scale: PixelScale | None,
 ) -> tuple[Tensor, Tensor]:
     """Return inputs and targets after the transforms; one that fails is skipped, with a problem added."""
     for at, part in changes.items():
@@ -104,9 +111,9 @@ def _apply_transforms(
             if isinstance(part, parts.Regularization):
                 batch: Any = part.inputs(copies[0], key), part.targets(copies[1])
             else:
-                batch = part(*copies, key)
+                batch = augment(part, *copies, key, scale)
         except OptionError as error:
-            problems.add(f"{at}.{error.key}", str(error))
+            problems.add(f"{at}.{error.key}" if error.key else at, str(error))
             continue
         except Exception as error:
             problems.add(at, f"fails on inputs {tuple(x.shape)} and targets {tuple(y.shape)}: {format_error(error)}")
