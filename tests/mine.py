@@ -114,6 +114,40 @@ class Regression(Data):
 
 
 @dataclass(frozen=True)
+class Labels(Data):
+    """Three labels of each example: whether a feature is positive."""
+
+    def load(self) -> Dataset:
+        def sample(count: int, seed: int) -> Split:
+            x, _ = _sample_blobs(count, seed)
+            return Split(x, (x[:, :3] > 0).float())
+
+        return Dataset(sample(60, 1), sample(30, 2), outputs=3)
+
+
+@dataclass(frozen=True)
+class Unbalanced(Data):
+    """Two classes that overlap: one example of eight is of the second. Five examples make a group."""
+
+    def load(self) -> Dataset:
+        def sample(count: int, seed: int) -> Split:
+            y = (torch.arange(count) % 8 == 0).long()
+            noise = torch.randn(count, 4, generator=torch.Generator().manual_seed(seed))
+            return Split(noise + y.unsqueeze(1), y)
+
+        return Dataset(sample(96, 1), sample(240, 2), outputs=2, groups=torch.arange(96) // 5)
+
+
+@dataclass(frozen=True)
+class OneMissing(Data):
+    """Three classes, the last of which only the test has."""
+
+    def load(self) -> Dataset:
+        x, y = _sample_blobs(60, 1)
+        return Dataset(Split(x, y % 2), Split(x[:30], y[:30]), outputs=3)
+
+
+@dataclass(frozen=True)
 class StepLabels(Data):
     """Series (2, 6) with a class for each step, or numbers; sequences have 1 to 6 steps with a target."""
 

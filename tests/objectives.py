@@ -126,7 +126,7 @@ def draw_weights(problem):
 
 def make_problem(arch="mlp", batch_norm=False, rules=(), w=None, **keys):
     """Return a problem and its weights, bound if there is one run."""
-    problem = Problem(build_net(arch, batch_norm, rules), CrossEntropy([]), rules, **keys)
+    problem = Problem(build_net(arch, batch_norm, rules), CrossEntropy([], None), rules, **keys)
     w = draw_weights(problem) if w is None else w.clone()
     return problem, w if problem.lanes else problem.bind(w)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor
@@ -11,6 +11,7 @@ from torch import Tensor
 from dlopt.base.data import TargetKind
 from dlopt.base.group import Group
 from dlopt.base.sequences import mask_targets
+from dlopt.base.wrapper import overrides
 from dlopt.metrics.names import Direction
 from dlopt.prng import Key
 
@@ -33,22 +34,36 @@ class Loss:
     Define `losses`, or `__call__` if the loss of a batch is not a mean over its examples. Only a loss with `losses`
     takes data with a target for each step of a sequence.
 
-    targets is the supported kind of targets. A loss for classes may also accept probabilities, floats of shape
+    targets is the supported kind of targets, or both. A loss for classes may also accept probabilities, floats of shape
     (..., N, outputs), with the same value for one-hot rows as for classes: then augmentations may mix targets.
 
     uses_targets is False if the loss compares the outputs with nothing, as for a network that computes its own loss.
 
     directions says of each metric of its own whether it improves by falling or by rising: {"f1": "max"}. A metric
-    without a direction is logged, and cannot select weights, stop a run or rank runs. The directions of loss, error,
-    accuracy, top5, auc and r2 are known.
+    without a direction is logged, and cannot select weights, stop a run or rank runs. The directions of the loss and of
+    the metrics of dlopt.metrics.functional are known.
     """
 
-    targets: ClassVar[TargetKind]
+    targets: ClassVar[TargetKind | Literal["both"]]
     uses_targets: ClassVar[bool] = True
     directions: ClassVar[Mapping[str, Direction]] = {}
 
     def check(self, outputs: Tensor) -> None:
         """Raise ValueError, before a run starts, if the loss is not defined for such outputs, (B, outputs)."""
+
+    def check_targets(self, targets: Tensor) -> None:
+        """Raise ValueError, before a run starts, if the loss is not defined for these targets of the training split."""
+
+    def fit(self, kind: TargetKind, counts: Tensor | None) -> Loss:
+        """Return the loss for targets of this kind. counts: the training examples of each class, (outputs,), if any.
+
+        counts may be None if `needs_counts` is False. Raise OptionError if the loss cannot be fitted.
+        """
+        return self
+
+    def place(self, like: Tensor) -> Loss:
+        """Return the loss with its tensors in the type and on the device of `like`: a copy waits for the device."""
+        return self
 
     def losses(self, outputs: Tensor, targets: Tensor) -> Tensor:
         """Return the loss of each example, (B,), of outputs (B, outputs) and targets (B,) or (B, outputs)."""
@@ -82,6 +97,25 @@ class Loss:
         such a model.
         """
         raise NotImplementedError
+
+    @property
+    def needs_counts(self) -> bool:
+        """Return whether `fit` needs the numbers of training examples, which are then stored in checkpoints."""
+        return False
+
+    @property
+    def has_curvature(self) -> bool:
+        """Return whether any second derivative by the outputs is not zero."""
+        return True
+
+    @property
+    def has_distribution(self) -> bool:
+        """Return whether `sample_targets` is defined for these hyperparameters."""
+        return overrides(self, "sample_targets", Loss)
+
+    def predict(self, outputs: Tensor) -> Tensor:
+        """Return what outputs (..., outputs) predict: probabilities of the classes, or numbers like the targets."""
+        return outputs if self.targets == "numbers" else outputs.softmax(-1)
 
     def constant_loss(self, labels: Tensor) -> float | None:
         """Return the mean loss of the best constant output for these labels, (N,); None if it is not known."""

@@ -96,6 +96,12 @@ def add_label_noise(train: Split, share: float, classes: int, key: Key) -> Split
     return Split(train.inputs, targets, train.rows)
 
 
+def count_classes(split: Split, classes: int) -> Tensor:
+    """Return the number of examples of each class in a split, (classes,); of sequences, the number of their steps."""
+    labels = split.targets if split.rows is None else split.targets[split.rows]
+    return labels[labels >= 0].bincount(minlength=classes)
+
+
 def _are_classes(targets: Tensor) -> bool:
     """Return whether each example has one class, by which to stratify."""
     return targets.ndim == 1 and not targets.is_floating_point()

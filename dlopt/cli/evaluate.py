@@ -175,6 +175,7 @@ def _write_predictions(predictor: Predictor, outputs: Tensor, targets: Tensor, f
 
     count, is_classes = outputs.shape[-1], not targets.is_floating_point()
     names = predictor.names or (tuple(map(str, range(count))) if is_classes or count > 1 else ("target",))
+    outputs = predictor.loss.predict(outputs.double())
     if not is_classes:
         outputs, targets = (_to_units(predictor, x.double()) for x in (outputs, targets))
     columns = predictions.format_predictions(outputs, names, is_classes=is_classes)
@@ -209,7 +210,7 @@ def _print_details(predictor: Predictor, outputs: Tensor, targets: Tensor, file:
         lines = classification.format_by_class(*labels, names)
         print("\n" + "\n".join([*lines, "", *classification.format_confusion_matrix(*labels, names)]))
     else:
-        outputs, targets = _to_units(predictor, outputs), _to_units(predictor, targets)
+        outputs, targets = (_to_units(predictor, x) for x in (predictor.loss.predict(outputs), targets))
         error = outputs - targets
         rmse, mae = error.square().mean().sqrt().item(), error.abs().mean().item()
         print(f"\nin the units of the target: root mean squared error {rmse:.6g}, mean absolute error {mae:.6g}")

@@ -27,6 +27,7 @@ from dlopt.config.checks.metrics import check_metrics
 from dlopt.config.checks.pixels import find_pixel_scale
 from dlopt.config.compose import groups as compose_groups
 from dlopt.config.compose.nested_options import SCHEDULES
+from dlopt.config.fit_loss import fit_loss
 from dlopt.config.make_parts import (
     Override,
     build_components,
@@ -123,6 +124,7 @@ def _build(
     problems.attempt(lambda: splits.check_own_splits(*data.value, settings.value.validation, typed_keys, problems))
     split = problems.attempt(lambda: splits.split_dataset(*data.value, settings.value, fitted, problems))
     encoded = problems.attempt(lambda: encode_data(data.value, *split.value, fitted, problems))
+    components = fit_loss(components, encoded.value_or_none, fitted, problems)
     network = problems.attempt(
         lambda: build_network(
             groups["arch"], data.value.dataset, components, settings.value, saved, typed_overrides, problems

@@ -61,7 +61,7 @@ def auc(outputs: Tensor, targets: Tensor) -> Tensor:
     Source: Hanley and McNeil 1982; one against the rest: Provost and Domingos 2000, but each class weighs the same.
     """
     scores = _log_odds(_widen(outputs)).mT  # (..., outputs, N)
-    return rank(scores, _is_of_class(outputs, targets).mT).compute_auc().nanmean(-1).to(outputs)
+    return rank(scores, is_of_class(outputs, targets).mT).compute_auc().nanmean(-1).to(outputs)
 
 
 def average_precision(outputs: Tensor, targets: Tensor) -> Tensor:
@@ -75,7 +75,7 @@ def average_precision(outputs: Tensor, targets: Tensor) -> Tensor:
     Source: Buckley and Voorhees 2000; scikit-learn's average_precision_score.
     """
     scores = _log_odds(_widen(outputs)).mT
-    each = rank(scores, _is_of_class(outputs, targets).mT).compute_average_precision()
+    each = rank(scores, is_of_class(outputs, targets).mT).compute_average_precision()
     return (each[..., 1] if outputs.shape[-1] == 2 else each.nanmean(-1)).to(outputs)
 
 
@@ -170,7 +170,7 @@ class Confusions(NamedTuple):
 
 def count_confusions(outputs: Tensor, targets: Tensor) -> Confusions:
     """Count the right predictions, the predictions and the examples of each class."""
-    predicted, actual = _is_of_class(outputs, outputs.argmax(-1)), _is_of_class(outputs, targets)
+    predicted, actual = is_of_class(outputs, outputs.argmax(-1)), is_of_class(outputs, targets)
     masks = (predicted & actual, predicted, actual)
     return Confusions(*(mask.sum(-2).to(outputs.dtype) for mask in masks))
 
@@ -213,9 +213,9 @@ def r2(outputs: Tensor, targets: Tensor) -> Tensor:
     return 1.0 - residual / spread.masked_fill(constant | (spread == 0), math.nan)
 
 
-def entropy(labels: Tensor) -> float:
-    """Return the entropy of the classes' shares among these labels, (N,), in nats."""
-    shares = labels.bincount().double() / len(labels)
+def entropy(counts: Tensor) -> float:
+    """Return the entropy in nats of the shares of classes with these numbers of examples, (classes,)."""
+    shares = counts.double() / counts.sum()
     return torch.special.entr(shares).sum().item()
 
 
@@ -268,9 +268,14 @@ def _classes(targets: Tensor) -> Tensor:
     return targets.argmax(-1) if targets.is_floating_point() else targets
 
 
-def _is_of_class(outputs: Tensor, targets: Tensor) -> Tensor:
+def is_of_class(outputs: Tensor, targets: Tensor) -> Tensor:
     """Return whether an example is of a class, (..., N, outputs)."""
-    return _classes(targets).unsqueeze(-1) == torch.arange(outputs.shape[-1], device=targets.device)
+    return _classes(targets).unsqueeze(-1) == number_classes(outputs)
+
+
+def number_classes(outputs: Tensor) -> Tensor:
+    """Return the numbers of the classes, (outputs,), on the device of the outputs."""
+    return torch.arange(outputs.shape[-1], device=outputs.device)
 
 
 def _divide(part: Tensor, whole: Tensor) -> Tensor:

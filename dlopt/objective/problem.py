@@ -70,7 +70,7 @@ class Problem:
         self.model = model.train()
         self.layout = Layout.of(model)
         self.auxiliary_weight: float | None = getattr(model, "auxiliary_weight", None)
-        self.loss = loss
+        self.loss = loss.place(next(model.parameters()))
         self.regularization = tuple(regularization)
         self.lanes = lanes
         self.varying = dict(varying or {})

@@ -26,13 +26,12 @@ def format_targets(targets: Tensor, names: Sequence[str], label: str = "target")
     return {name: [format(x, DIGITS) for x in column] for name, column in zip(labels, targets.T.tolist(), strict=True)}
 
 
-def format_predictions(outputs: Tensor, names: Sequence[str], *, is_classes: bool) -> Columns:
-    """Return columns of predictions, given outputs (N, outputs): classes with their probabilities, or numbers."""
+def format_predictions(predictions: Tensor, names: Sequence[str], *, is_classes: bool) -> Columns:
+    """Return columns of predictions, (N, outputs): classes with these probabilities, or numbers."""
     if not is_classes:
-        return format_targets(outputs, names, "predicted")
-    columns = format_targets(outputs.argmax(-1), names, "predicted")
-    probabilities = outputs.double().softmax(-1).T.tolist()
-    for name, column in zip(names, probabilities, strict=True):
+        return format_targets(predictions, names, "predicted")
+    columns = format_targets(predictions.argmax(-1), names, "predicted")
+    for name, column in zip(names, predictions.T.tolist(), strict=True):
         columns[f"probability_{name}"] = [format(p, DIGITS) for p in column]
     return columns
 

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from dlopt.base.history import History
 from dlopt.base.layout import map_tied_names
+from dlopt.base.splits import count_classes
 from dlopt.rundir.metrics_log import decode_evaluations
 from dlopt.rundir.writer import RunWriter
 from dlopt.training.best import Lane
@@ -36,12 +37,15 @@ BEST_EVERY = 10.0
 def make_header(experiment: Experiment, run: RunWriter) -> dict[str, Any]:
     """Return the entries that all kinds of checkpoints share."""
     counted = [] if experiment.train.targets.is_floating_point() else [str(i) for i in range(experiment.outputs)]
+    encoding = dict(experiment.encoding) or {"classes": counted}
+    if experiment.loss.needs_counts:
+        encoding["class_counts"] = count_classes(experiment.train, experiment.outputs).tolist()
     return {
         "format": FORMAT,
         "config": run.config_digest(),
         "settings": run.settings,
         "preprocessing": {name: dict(statistics) for name, statistics in experiment.preprocessing.items()},
-        "encoding": dict(experiment.encoding) or {"classes": counted},
+        "encoding": encoding,
     }
 
 

@@ -120,13 +120,14 @@ class Predictor:
     def probabilities(self, inputs: Tensor, batch_size: int = CHUNK) -> Tensor:
         """Return class probabilities, (N, classes), of raw inputs, (N, *shape): the softmax of the outputs.
 
-        For loss=nll, whose outputs are log-probabilities, the softmax gives the probabilities themselves. For
+        For loss=bce they are sigmoids, which need not sum to 1. For loss=nll, whose outputs are log-probabilities, the
+        softmax gives the probabilities themselves. For
         loss=hinge the outputs are margins and the probabilities are not calibrated.
         Raises ValueError if the network predicts numbers.
         """
-        if getattr(self.loss, "targets", "classes") != "classes":
+        if self.loss.targets == "numbers":
             raise ValueError(f"loss: {type(self.loss).__name__} is for numbers, which have no class probabilities")
-        return self.predict(inputs, batch_size).softmax(-1)
+        return self.loss.predict(self.predict(inputs, batch_size))
 
     # ------------------------------------------------------------------------------------------- the run's splits
 

@@ -77,15 +77,20 @@ def _agree_in_constants(first: Experiment, other: Experiment) -> None:
             raise ValueError(f"runs in lanes must agree in network: {name} is not trained, and differs")
 
 
-def find_differing_fields(components: Sequence[Any]) -> dict[str, list[float]]:
-    """Return the fields, nested ones too (base.lr), in which components of one class differ, with all their values."""
-    differing: dict[str, list[float]] = {}
+def find_differing_fields(components: Sequence[Any], *, vectors: bool = False) -> dict[str, list[Any]]:
+    """Return the fields, nested ones too (base.lr), in which components of one class differ, with all their values.
+
+    The values are numbers, or with `vectors` also lists of as many numbers each.
+    """
+    differing: dict[str, list[Any]] = {}
     for name in dotted_fields.list_fields(components[0]):
         values = [getattr(component, name) for component in components]
         if dotted_fields.list_fields(values[0]) and len({type(v) for v in values}) == 1:
             differing |= {f"{name}.{inner}": column for inner, column in find_differing_fields(values).items()}
         elif any(v != values[0] for v in values):
-            if not all(isinstance(v, (int, float)) and not isinstance(v, bool) for v in values):
+            are_vectors = vectors and all(isinstance(v, list) and len(v) == len(values[0]) for v in values)
+            numbers = [x for v in values for x in v] if are_vectors else values
+            if not all(isinstance(x, (int, float)) and not isinstance(x, bool) for x in numbers):
                 raise ValueError(f"runs in lanes must agree in {name}: {values}")
             differing[name] = values
     return differing

@@ -277,14 +277,17 @@ class TrainState:
         return PixelScale(*(ends[0] if self.solo else ends.unsqueeze(1) for ends in placed))
 
     def _varying(self, components: Sequence[Sequence[Any]]) -> dict[tuple[int, str], Tensor]:
-        """Return the numeric hyperparameters of loss and regularizations in which lanes differ."""
+        """Return the numeric hyperparameters of loss and regularizations in which lanes differ.
+
+        The loss may also differ in lists of numbers, such as weights of classes.
+        """
         return {
             (i, name): self._lane_tensor(values)
             for i, column in enumerate(zip(*components, strict=True))
-            for name, values in find_differing_fields(column).items()
+            for name, values in find_differing_fields(column, vectors=i == 0).items()
         }
 
-    def _lane_tensor(self, values: Sequence[float]) -> Tensor:
+    def _lane_tensor(self, values: Sequence[Any]) -> Tensor:
         """Return values of lanes, in float64 if possible, so that probabilities equal those of solo runs."""
         dtype = torch.float32 if self.device.type == "mps" else torch.float64
         return to_device_async(torch.tensor(values, dtype=dtype), self.device)

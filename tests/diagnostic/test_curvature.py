@@ -136,7 +136,7 @@ class Attention(nn.Module):
 def make_attention_objective(last=None):
     torch.manual_seed(0)
     model = Attention(last).double()
-    problem = Problem(model, CrossEntropy([]))
+    problem = Problem(model, CrossEntropy([], None))
     w = problem.bind(nn.utils.parameters_to_vector(model.parameters()).detach())
     return MiniBatchObjective(problem, torch.randn(6, 4, dtype=torch.float64), torch.randint(3, (6,)), KEYS[0]), w
 

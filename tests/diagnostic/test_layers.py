@@ -32,7 +32,7 @@ def make_record(problem, w, x, y, key=KEY):
 
 
 def make_problem(model, w=None, lanes=None, rules=()):
-    problem = Problem(model.double(), CrossEntropy([]), rules, lanes=lanes)
+    problem = Problem(model.double(), CrossEntropy([], None), rules, lanes=lanes)
     lead = () if lanes is None else (lanes,)
     return problem, torch.randn(*lead, problem.layout.size, dtype=torch.float64) * 0.7
 
@@ -217,7 +217,7 @@ def test_lanes_are_measured_as_runs_alone(activation):
 
 
 def test_bfloat16_is_measured_in_the_precision_of_the_weights():
-    problem = Problem(mlp(Tanh()), CrossEntropy([]), precision=torch.bfloat16)
+    problem = Problem(mlp(Tanh()), CrossEntropy([], None), precision=torch.bfloat16)
     w = torch.randn(problem.layout.size)
     x, y = draw_examples(8, 4)
     tags = MiniBatchObjective(problem, x.float(), y, KEY).activations(w)

@@ -32,7 +32,7 @@ def test_the_noise_scale_is_that_of_its_definition_from_1000_gradients():
         [torch.cat([p.flatten() for p in torch.autograd.grad(cross_entropy(model(a[None]), b[None]), parameters)])
          for a, b in zip(x, y, strict=True)]
     )  # fmt: skip
-    problem = Problem(model, CrossEntropy([]))
+    problem = Problem(model, CrossEntropy([], None))
     w = torch.nn.utils.parameters_to_vector(model.parameters()).detach()
     tags, _ = measure(MiniBatchObjective(problem, x, y, KEYS[0]), problem.bind(w), 1000)
     trace = g.var(0).sum().item()  # unbiased

@@ -94,7 +94,9 @@ def make_predictor(model, rules=(), split=None, **keys):
     for name, b in model.named_buffers():
         b.copy_(torch.linspace(0.5, 1.5, b.numel()) if "var" in name else torch.linspace(-0.3, 0.4, b.numel()))
     keys = {"micro_batch_size": 4, "dtype": torch.float64} | keys
-    return Predictor(model, CrossEntropy([]), regularization=rules, splits={"train": (split or draw_split(),)}, **keys)
+    return Predictor(
+        model, CrossEntropy([], None), regularization=rules, splits={"train": (split or draw_split(),)}, **keys
+    )
 
 
 def compute_dense(predictor, matrix, factor=1.0):

@@ -73,7 +73,7 @@ def test_a_step_in_place_and_another_binding_are_seen_by_the_network():
     torch.testing.assert_close(problem.predict(w, draw_data()[0]), problem.predict(copy, draw_data()[0]))
     expected = objective.gradient(w + 1.0)
     torch.testing.assert_close(objective.gradient(problem.bind(w + 1.0)), expected)
-    unbound = Problem(build_net(rules=EVERYTHING, batch_norm=True), CrossEntropy([]), EVERYTHING)
+    unbound = Problem(build_net(rules=EVERYTHING, batch_norm=True), CrossEntropy([], None), EVERYTHING)
     torch.testing.assert_close(make_objective(unbound).gradient(w + 1.0), expected)
 
 
@@ -83,7 +83,7 @@ def test_a_weight_without_influence_has_gradient_zero():
             super().__init__((5,), CLASSES, Tanh(), NoNormalization(), lambda site: None, [4], None, None)
             self.idle = nn.Linear(2, 2)
 
-    problem = Problem(Idle().double(), CrossEntropy([]))
+    problem = Problem(Idle().double(), CrossEntropy([], None))
     g = make_objective(problem).gradient(problem.bind(draw_weights(problem)))[1]
     unused = torch.cat([torch.full((p.size,), p.name.startswith("idle")) for p in problem.layout])
     assert (g[unused] == 0).all()

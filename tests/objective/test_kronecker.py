@@ -7,7 +7,9 @@ from objectives import DROPOUT, KEYS, LANE_KEY, B, KeepWeights, draw_data, make_
 from torch import nn
 
 from dlopt import prng
+from dlopt.loss.bce import BinaryCrossEntropy
 from dlopt.loss.cross_entropy import CrossEntropy
+from dlopt.loss.kl import KullbackLeibler
 from dlopt.loss.mse import MeanSquaredError
 from dlopt.loss.nll import NegativeLogLikelihood
 from dlopt.objective.oracle import MiniBatchObjective
@@ -71,7 +73,7 @@ def draw_images():
 
 
 def make_images():
-    problem = Problem(Images().double(), CrossEntropy([]))
+    problem = Problem(Images().double(), CrossEntropy([], None))
     return problem, problem.bind(problem.layout.flatten(dict(problem.model.named_parameters())).detach().clone())
 
 
@@ -136,11 +138,21 @@ def test_layers_that_are_tied_or_frozen_have_no_factors():
     model[1].weight = model[0].weight
     model[2].bias.requires_grad_(False)
     model[3].weight.requires_grad_(False)
-    problem = Problem(model, CrossEntropy([]))
+    problem = Problem(model, CrossEntropy([], None))
     assert [(layer.name, layer.sides) for layer in problem.layout.affine] == [("2", (5, 3))]
 
 
-@pytest.mark.parametrize("loss", [CrossEntropy([]), NegativeLogLikelihood([]), MeanSquaredError([])], ids=type)
+@pytest.mark.parametrize(
+    "loss",
+    [
+        CrossEntropy([], None),
+        NegativeLogLikelihood([], None),
+        MeanSquaredError([]),
+        BinaryCrossEntropy(None, []),
+        KullbackLeibler([]),
+    ],
+    ids=type,
+)
 def test_gradients_of_sampled_targets_have_the_hessian_of_the_loss_as_covariance(loss):
     """Over 20,000 draws; of log-probabilities by their logits."""
     logits = torch.tensor([1.0, -0.5, 0.2], dtype=torch.float64)

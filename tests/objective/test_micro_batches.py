@@ -145,9 +145,10 @@ RUNS = {
     "sam": ("optimizer=sam",),
     "L-BFGS": ("optimizer=torch_optim", "optimizer.name=LBFGS", "optimizer.lr=0.1"),
     "mixed targets": ("+data.shape=[1,6,6]", "augmentation=cowmix"),
-    "regression": ("data._target_=mine.Regression", "loss=mse"),
+    **{loss: ("data._target_=mine.Regression", f"loss={loss}") for loss in ("mse", "huber", "l1")},
     "nll": ("arch=custom", "arch._target_=mine.LogProbabilities", "loss=nll"),
-    **{loss: (f"loss={loss}",) for loss in list_options("loss") if loss not in ("mse", "nll", "output")},
+    **{loss: (f"loss={loss}",) for loss in list_options("loss") if loss not in ("mse", "nll", "output", "huber", "l1")},
+    "class weights": ("loss.class_weights=[1,3,2]",),
     **{diagnostic: (f"diagnostic={diagnostic}",) for diagnostic in list_options("diagnostic")},
     **{
         rule: (f"regularization={rule}", "optimizer=sgd")

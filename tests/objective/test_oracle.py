@@ -24,8 +24,13 @@ from torch.autograd.functional import hvp as torch_hvp
 from torch.func import functional_call, jacrev
 
 from dlopt import prng
+from dlopt.loss.bce import BinaryCrossEntropy
 from dlopt.loss.cross_entropy import CrossEntropy
+from dlopt.loss.focal import Focal
 from dlopt.loss.hinge import Hinge
+from dlopt.loss.huber import Huber
+from dlopt.loss.kl import KullbackLeibler
+from dlopt.loss.l1 import AbsoluteError
 from dlopt.loss.mse import MeanSquaredError
 from dlopt.loss.nll import NegativeLogLikelihood
 from dlopt.objective.oracle import MiniBatchObjective
@@ -90,12 +95,21 @@ def multiply_densely(problem, w, outputs, loss, penalty):
 
 
 LOSSES = {
-    "cross_entropy": (CrossEntropy([]), lambda y: y),
-    "cross_entropy, probabilities": (CrossEntropy([]), lambda y: (F.one_hot(y, CLASSES) + 0.5) / (1 + CLASSES / 2)),
-    "nll": (NegativeLogLikelihood([]), lambda y: y),
+    "cross_entropy": (CrossEntropy([], None), lambda y: y),
+    "cross_entropy, probabilities": (
+        CrossEntropy([], None),
+        lambda y: (F.one_hot(y, CLASSES) + 0.5) / (1 + CLASSES / 2),
+    ),
+    "nll": (NegativeLogLikelihood([], None), lambda y: y),
     "mse": (MeanSquaredError([]), lambda y: F.one_hot(y, CLASSES).double()),
-    "hinge": (Hinge(1.0, 1, []), lambda y: y),
-    "squared hinge": (Hinge(1.0, 2, []), lambda y: y),
+    "hinge": (Hinge(1.0, 1, [], None), lambda y: y),
+    "squared hinge": (Hinge(1.0, 2, [], None), lambda y: y),
+    "bce": (BinaryCrossEntropy(3.0, []), lambda y: y),
+    "focal": (Focal(2.0, None, []), lambda y: y),
+    "huber": (Huber(0.3, []), lambda y: F.one_hot(y, CLASSES).double()),
+    "kl": (KullbackLeibler([]), lambda y: (F.one_hot(y, CLASSES) + 0.5) / (1 + CLASSES / 2)),
+    "l1": (AbsoluteError([]), lambda y: F.one_hot(y, CLASSES).double()),
+    "weighted": (CrossEntropy([], [0.5, 2.0, 1.0]), lambda y: y),
 }
 
 

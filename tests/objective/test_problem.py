@@ -233,7 +233,7 @@ def test_inference_drops_nothing_and_uses_the_running_statistics():
 def test_running_statistics_are_moving_averages_with_the_momentum_of_each_normalization():
     momenta = (0.1, 0.5, 0.1)
     model = nn.Sequential(*(m for p in momenta for m in (nn.Linear(5, 5), BatchNorm(5, momentum=p)))).double()
-    problem = Problem(model, CrossEntropy([]))
+    problem = Problem(model, CrossEntropy([], None))
     w = problem.bind(problem.layout.flatten(dict(model.named_parameters())).detach())
     for step in range(2):
         expected = {name: b.clone() for name, b in problem.running.items()}
@@ -256,7 +256,7 @@ def test_losses_of_predictions_have_no_penalty():
 def test_bfloat16_is_near_and_leaves_weights_and_gradient_in_float32():
     x, y = draw_data()
     w = make_problem()[1].float()
-    exact, rough = (Problem(build_net().float(), CrossEntropy([]), precision=p) for p in (None, torch.bfloat16))
+    exact, rough = (Problem(build_net().float(), CrossEntropy([], None), precision=p) for p in (None, torch.bfloat16))
     loss, g = ask(exact, x.float(), y, KEYS[0], exact.bind(w))
     near, direction = ask(rough, x.float(), y, KEYS[0], rough.bind(w.clone()))
     assert near.dtype == direction.dtype == torch.float32

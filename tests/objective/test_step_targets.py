@@ -50,7 +50,7 @@ def draw_sequences(kind, padding):
 @pytest.mark.parametrize("name", [*list_options("loss"), "probabilities"])
 def test_a_batch_has_the_loss_and_gradient_of_its_single_sequences(name):
     loss = make_option("loss", "cross_entropy" if name == "probabilities" else name)
-    kind = name if name == "probabilities" else loss.targets
+    kind = name if name == "probabilities" else "classes" if loss.targets == "both" else loss.targets
     outputs, targets = draw_sequences(kind, -1 if kind == "classes" else math.nan)
     outputs.requires_grad_()
     value = loss.mean(outputs, targets)

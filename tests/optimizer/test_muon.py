@@ -165,7 +165,7 @@ def test_kernels_are_matrices_and_all_else_is_adams():
     """With a rate of Adam's that is nothing only the kernels move, and by the orthogonal factor of their gradient."""
     torch.manual_seed(0)
     model = CNN((2, 9), 3, Tanh(), NoNormalization(), lambda site: None, [4, 5, 3], [3, 3, 3], 1, 1).double()
-    problem = Problem(model, CrossEntropy([]))
+    problem = Problem(model, CrossEntropy([], None))
     w = problem.layout.flatten(dict(model.named_parameters())).detach()
     objective = MiniBatchObjective(problem, torch.randn(6, 2, 9, dtype=torch.float64), torch.arange(6) % 3, prng.key(0))
     rule = make_muon(adam_lr_scale=1e-300, lr=0.1, momentum=0.0)

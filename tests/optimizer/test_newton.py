@@ -83,7 +83,7 @@ def test_a_gauss_newton_step_of_a_network_is_that_of_its_dense_matrix(lanes):
 
 
 def test_a_gauss_newton_step_is_newtons_for_a_network_that_is_linear_in_w():
-    problem = Problem(nn.Linear(5, 3).double(), CrossEntropy([]))
+    problem = Problem(nn.Linear(5, 3).double(), CrossEntropy([], None))
     w = torch.randn(problem.layout.size, dtype=torch.float64)
     objective = MiniBatchObjective(problem, *draw_data(), KEYS[0])
     steps = [rule.step(w.clone(), rule.init(w, None), objective).w for rule in (newton(damping=0.1), gauss_newton(0.1))]

@@ -291,7 +291,7 @@ PARITY = {
 
 def trace(rule, model, x, y, *penalties):
     """Return w after each step on these mini-batches, the last state, and the problem."""
-    problem = Problem(model, CrossEntropy([]), penalties)
+    problem = Problem(model, CrossEntropy([], None), penalties)
     w = problem.bind(problem.layout.flatten(dict(model.named_parameters())).detach().clone())
     state, iterates = rule.init(w, problem.layout), []
     for step in range(len(x)):
@@ -307,7 +307,7 @@ class Twins:
         self.model = MLP((6,), 3, Tanh(), NoNormalization(), lambda site: None, [5, 4], None, None).double()
         self.twin = copy.deepcopy(self.model)
         self.x, self.y = torch.randn(STEPS, 10, 6, dtype=torch.float64), torch.randint(3, (STEPS, 10))
-        self.problem = Problem(self.model, CrossEntropy([]), penalties)
+        self.problem = Problem(self.model, CrossEntropy([], None), penalties)
         self.layout = self.problem.layout
 
     def split_parameters(self, **of_weights):

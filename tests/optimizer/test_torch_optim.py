@@ -78,7 +78,7 @@ def test_the_steps_are_those_of_a_loop_written_by_hand(name, net, options):
     twin.load_state_dict(model.state_dict())
     x, y = torch.randn(STEPS, 10, 6, dtype=torch.float64), torch.randint(3, (STEPS, 10))
 
-    problem = Problem(model, CrossEntropy([]))
+    problem = Problem(model, CrossEntropy([], None))
     w = problem.bind(problem.layout.flatten(dict(model.named_parameters())).detach().clone())
     rule = TorchOptim(name, 0.01, options)
     state = rule.init(w, problem.layout)

@@ -14,7 +14,7 @@ from dlopt.regularization.label_smoothing import LabelSmoothing
 def test_cross_entropy_of_smoothed_targets_is_torchs_with_label_smoothing(strength):
     outputs = torch.randn(20, 7, dtype=torch.float64, requires_grad=True)
     y = torch.randint(7, (20,))
-    ours = CrossEntropy([])(outputs, LabelSmoothing(strength).targets(F.one_hot(y, 7).double()))
+    ours = CrossEntropy([], None)(outputs, LabelSmoothing(strength).targets(F.one_hot(y, 7).double()))
     torchs = F.cross_entropy(outputs, y, label_smoothing=strength)
     torch.testing.assert_close(ours, torchs)
     torch.testing.assert_close(torch.autograd.grad(ours, outputs), torch.autograd.grad(torchs, outputs))
@@ -33,7 +33,7 @@ def test_at_the_minimum_the_right_output_lies_above_the_others_by_a_known_margin
     outputs = torch.zeros(1, k, dtype=torch.float64)
     outputs[0, 2] = margin
     outputs.requires_grad_()
-    loss = CrossEntropy([])(outputs, LabelSmoothing(s).targets(F.one_hot(torch.tensor([2]), k).double()))
+    loss = CrossEntropy([], None)(outputs, LabelSmoothing(s).targets(F.one_hot(torch.tensor([2]), k).double()))
     (g,) = torch.autograd.grad(loss, outputs)
     torch.testing.assert_close(g, torch.zeros_like(g), atol=1e-15, rtol=0)
 

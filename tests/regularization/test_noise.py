@@ -113,7 +113,10 @@ def test_the_mean_of_dropconnect_over_steps_is_the_weight_that_inference_uses():
 
 def test_the_gradient_of_dropconnect_is_that_at_the_masked_weights_and_zero_for_dropped_ones():
     rule, model = DropConnect(0.4), nn.Linear(50, 3).double()
-    problem, plain = Problem(model, CrossEntropy([]), (rule,)), Problem(nn.Linear(50, 3).double(), CrossEntropy([]))
+    problem, plain = (
+        Problem(model, CrossEntropy([], None), (rule,)),
+        Problem(nn.Linear(50, 3).double(), CrossEntropy([], None)),
+    )
     x, y = torch.randn(8, 50, dtype=torch.float64), torch.arange(8) % 3
     w = torch.randn(problem.layout.size, dtype=torch.float64)
     masked = rule.weights(w, prng.fold_in(KEY, WEIGHT_KEYS), problem.layout)
@@ -135,7 +138,10 @@ def test_gradient_noise_that_underflows_is_zero():
 
 def test_differences_of_gradients_of_one_step_have_no_noise():
     model = nn.Linear(5, 3).double()
-    noisy, plain = Problem(model, CrossEntropy([]), (GradientNoise(0.3, 0.5),)), Problem(model, CrossEntropy([]))
+    noisy, plain = (
+        Problem(model, CrossEntropy([], None), (GradientNoise(0.3, 0.5),)),
+        Problem(model, CrossEntropy([], None)),
+    )
     x, y = torch.randn(8, 5, dtype=torch.float64), torch.arange(8) % 3
     w, v = torch.randn(2, plain.layout.size, dtype=torch.float64)
     one, other = (MiniBatchObjective(problem, x, y, KEY, 4) for problem in (noisy, plain))
@@ -145,7 +151,9 @@ def test_differences_of_gradients_of_one_step_have_no_noise():
 
 
 def test_the_gradient_is_clipped_and_the_noise_is_not():
-    problem = Problem(nn.Linear(5, 3).double(), CrossEntropy([]), (GradientNoise(100.0, 0.0),), clip=Clip(1e-9, None))
+    problem = Problem(
+        nn.Linear(5, 3).double(), CrossEntropy([], None), (GradientNoise(100.0, 0.0),), clip=Clip(1e-9, None)
+    )
     both = MiniBatchObjective(problem, torch.randn(8, 5, dtype=torch.float64), torch.arange(8) % 3, KEY)
     _, g = both.gradient(torch.randn(18, dtype=torch.float64))
     assert g.norm() > 10

@@ -69,7 +69,7 @@ def problem(group: str, option: str) -> list[str]:
         common += ["data=custom", *(pixels if is_of_pixels else ["data._target_=mine.Blobs", f"+data.shape={shape}"])]
     else:
         common += ["data.train_size=60"]
-    if (group, option) in (("loss", "mse"), ("loss", "output")):
+    if group == "loss" and option in ("mse", "output", "huber", "l1"):
         common = [c for c in common if "data" not in c] + ["data=custom", "data._target_=mine.Regression"]
     if option == "muon":
         common += ["arch.widths=[6,6]"]

@@ -57,7 +57,7 @@ def test_outputs_equal_those_of_a_plain_forward_pass(network):
     statistics = standardize.fit(x)
     with torch.no_grad():
         expected = network((x - statistics["mu"]) / statistics["sigma"])
-    predictor = Predictor(network, CrossEntropy(["accuracy"]), preprocessing=[(standardize, statistics)])
+    predictor = Predictor(network, CrossEntropy(["accuracy"], None), preprocessing=[(standardize, statistics)])
     for batch_size in (CHUNK, 7):
         torch.testing.assert_close(predictor.predict(x, batch_size), expected, rtol=1e-5, atol=1e-5)
     torch.testing.assert_close(predictor.probabilities(x), expected.softmax(-1), rtol=1e-5, atol=1e-5)
@@ -79,7 +79,7 @@ def test_a_split_of_several_parts_is_evaluated_as_one(network):
     x, y = torch.randn(20, 4), torch.arange(20) % 3
     rows = torch.tensor([4, 2, 9])
     whole = (Split(x[:8], y[:8]), Split(x[8:], y[8:]))
-    predictor = Predictor(network, CrossEntropy([]), splits={"val": (Split(x, y, rows),), "all": whole})
+    predictor = Predictor(network, CrossEntropy([], None), splits={"val": (Split(x, y, rows),), "all": whole})
     outputs, targets = predictor.predict_split("val")
     assert torch.equal(targets, y[rows])
     assert torch.equal(outputs, predictor.predict(x[rows]))
@@ -90,7 +90,7 @@ def test_a_split_of_several_parts_is_evaluated_as_one(network):
 
 def test_the_problem_evaluates_other_weight_vectors(network):
     """The model's own weights do not change."""
-    predictor = Predictor(network, CrossEntropy([]))
+    predictor = Predictor(network, CrossEntropy([], None))
     x = torch.randn(5, 4)
     before = predictor.predict(x)
     assert predictor.w.shape == (sum(p.numel() for p in network.parameters()),)

@@ -76,7 +76,7 @@ def check_data_compatibility(dataset: parts.Dataset, components: Components, pro
     """Check loss, regularizations and augmentations against the kind and shape of the data."""
     loss = components.single.get("loss")
     kind = getattr(loss, "targets", dataset.kind)
-    if kind != dataset.kind and dataset.has_inputs:
+    if kind not in (dataset.kind, "both") and dataset.has_inputs:
         remedy = {"classes": "loss=cross_entropy", "numbers": "loss=mse"}[dataset.kind]
         wrong = f"{type(loss).__name__} is for {kind}; the targets of this data are {dataset.kind}"
         is_counted = bool(dataset.encoding) and all(name.lstrip("-").isdigit() for name in dataset.names)
@@ -194,9 +194,10 @@ def check_optimizer(components: Components, model: nn.Module, w: Tensor, device:
         problems.add("optimizer", f"cannot train this network: {message}")
         return  # another loss would not help
     loss = components.require("loss")
-    if optimizer.samples_targets and not parts.overrides(loss, "sample_targets", parts.Loss):
+    if optimizer.samples_targets and not loss.has_distribution:
         wrong = f"{_get_name(optimizer)} draws targets from the network"
-        why = f"{type(loss).__name__} has no distribution of targets"
+        weighted = " with weights" if parts.overrides(loss, "sample_targets", parts.Loss) else ""
+        why = f"{type(loss).__name__}{weighted} has no distribution of targets"
         problems.add("optimizer.fisher", f"{wrong}, and {why}: use optimizer.fisher=empirical, or another loss")
 
 
@@ -241,6 +242,10 @@ def _notice_second_order(
     if kinked := [kind for kind, module in activations.items() if has_kinks(module)]:
         lacks = f"{join_truncated(kinked)} has no second derivative at its kinks, and {name} uses the curvature between"
         problems.notices.append(f"optimizer: {lacks} them; smooth activations are tanh and gelu, among others")
+    loss = components.require("loss")
+    if optimizer.uses_curvature and not loss.has_curvature:
+        lacks = f"{type(loss).__name__} has no second derivatives by the outputs, so a Gauss-Newton matrix is zero"
+        problems.notices.append(f"optimizer: {lacks}; loss=mse and loss=huber have them, among others")
     methods = ("module", "weights", "inputs")
     random = [
         key

@@ -16,6 +16,7 @@ from dlopt.config.checks.forward_probe import choose_threads, probe
 from dlopt.config.checks.splits import FittedDataState, apply_preprocessing, split_dataset
 from dlopt.config.compose import groups as compose_groups
 from dlopt.config.compose.nested_options import SCHEDULES
+from dlopt.config.fit_loss import fit_loss
 from dlopt.config.make_parts import build_components, build_network, encode_data, load_data
 from dlopt.config.problems import ConfigError, Problems
 from dlopt.config.reopen import load_run
@@ -75,6 +76,7 @@ def load_predictor(
     dataset, several = loaded.value.dataset, components.several
     split = problems.attempt(lambda: split_dataset(*loaded.value, settings.value, fitted, problems))
     encoded = problems.attempt(lambda: encode_data(loaded.value, *split.value, fitted, problems))
+    components = fit_loss(components, encoded.value_or_none, fitted, problems)
     network = problems.attempt(
         lambda: build_network(
             groups["arch"], dataset, components, settings.value, content.get("model", {}), (), problems

@@ -70,9 +70,9 @@ def add_missing_keys(content: Mapping[str, Any]) -> dict[str, Any]:
     content = dict(content)
     if "batch_size" in content:  # the configuration has settings
         content |= {key: value for key, value in ADDED_SETTINGS.items() if key not in content}
-    data = content.get("data")
-    if isinstance(data, dict):
-        content["data"] = {**ADDED_KEYS.get(str(data.get("_target_")), {}), **data}
+    for name, node in content.items():
+        if isinstance(node, dict) and (added := ADDED_KEYS.get(str(node.get("_target_")))):
+            content[name] = {**added, **node}
     return content
 
 

@@ -40,8 +40,11 @@ _ADDED_TO_BOTH: dict[str, Any] = {"group": None, "time": None, "validation_path"
 ADDED_KEYS: dict[str, dict[str, Any]] = {
     "dlopt.data.table.TableData": {"encoding": "auto", "dates": [], "date_format": "auto", **_ADDED_TO_BOTH},
     "dlopt.data.arrays.ArrayData": _ADDED_TO_BOTH,
+    "dlopt.loss.cross_entropy.CrossEntropy": {"class_weights": None},
+    "dlopt.loss.hinge.Hinge": {"class_weights": None},
+    "dlopt.loss.nll.NegativeLogLikelihood": {"class_weights": None},
 }
-"""Keys that a data option lacks in older runs, by its class, with the value that it had there."""
+"""Keys that an option lacks in older runs, by its class, with the value that it had there."""
 
 ADDED_SETTINGS: dict[str, object] = {"micro_batch_size": None, "tolerance": {"gradient": None, "step": None}}
 """Settings that older runs lack, with the value that they had there."""

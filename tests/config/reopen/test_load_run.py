@@ -39,9 +39,10 @@ def test_the_configuration_is_read_as_it_was_written(run):
 
 @pytest.mark.parametrize("name", ADDED_KEYS)
 def test_a_run_without_keys_that_are_new_has_their_defaults(name, run):
-    defaults = OmegaConf.load(groups.CONF / "data" / f"{name.split('.')[-2]}.yaml")
-    write_config(run, {"data": {"_target_": name, "path": "my.csv"}})
-    loaded = load_config(run, trust=True).data
+    _, group, option, _ = name.split(".")
+    defaults = OmegaConf.load(groups.CONF / group / f"{option}.yaml")
+    write_config(run, {group: {"_target_": name, "path": "my.csv"}})
+    loaded = load_config(run, trust=True)[group]
     assert loaded == {"_target_": name, "path": "my.csv"} | {key: defaults[key] for key in loaded.keys() - {"path"}}
     if name.endswith("TableData"):
         assert loaded.keys() >= {"encoding", "dates", "date_format"}
