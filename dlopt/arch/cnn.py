@@ -6,6 +6,7 @@ from typing import Annotated
 
 from torch import Tensor, nn
 
+from dlopt.arch._convolutions import count_dims
 from dlopt.parts import Activation, Normalization
 from dlopt.ranges import Count, Range
 
@@ -37,12 +38,7 @@ class CNN(nn.Module):
         padding: Annotated[int, Range(ge=0)],
     ) -> None:
         super().__init__()
-        dims = len(inputs) - 1
-        if dims not in (1, 2):
-            raise ValueError(
-                f"cnn needs series (channels, length) or images (channels, height, width), the data has shape {inputs}"
-                "; use arch=mlp"
-            )
+        dims = count_dims("cnn", inputs)
         if len(kernels) != len(channels):
             raise ValueError(
                 f"kernels must have one entry for each of the {len(channels)} channels, got {len(kernels)}"

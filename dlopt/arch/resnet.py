@@ -6,6 +6,7 @@ from typing import Literal
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from dlopt.arch._convolutions import count_dims, make_convolution
 from dlopt.errors import OptionError
 from dlopt.parts import Activation, Normalization
 from dlopt.ranges import Count
@@ -56,12 +57,7 @@ class ResNet(nn.Module):
         shortcut: Shortcut,
     ) -> None:
         super().__init__()
-        dims = len(inputs) - 1
-        if dims not in (1, 2):
-            raise ValueError(
-                f"resnet needs series (channels, length) or images (channels, height, width), the data has shape "
-                f"{inputs}; use arch=mlp"
-            )
+        dims = count_dims("resnet", inputs)
         if not channels:
             raise OptionError("channels", "must have an entry for each stage, got none")
         if kernel % 2 == 0:
@@ -72,11 +68,7 @@ class ResNet(nn.Module):
             raise OptionError("channels", f"an identity cannot make fewer of {channels}; use arch.shortcut=projection")
 
         def convolve(before: int, after: int, size: int, stride: int) -> list[nn.Module]:
-            """Return a convolution and its normalization."""
-            norm = normalization(after, dims)
-            kind = nn.Conv1d if dims == 1 else nn.Conv2d
-            convolution = kind(before, after, size, stride, padding=size // 2, bias=norm is None)
-            return [convolution] if norm is None else [convolution, norm]
+            return make_convolution(before, after, size, normalization, dims, stride)
 
         def make_block(before: int, after: int, stride: int, site: int) -> ResidualBlock:
             drop = dropout(site)

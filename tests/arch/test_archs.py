@@ -24,8 +24,13 @@ SHAPES = {"features": (13,), "series": (1, 40), "channels": (3, 24), "images": (
 OTHERS = ("custom", "quadratic", "surface", "rnn", "gru", "lstm", "transformer")
 ARCHS = [name for name in groups.list_option_names("arch") if name not in OTHERS]
 """Networks for data of any kind, without those that compute their own loss or take only sequences."""
-NEEDS_POSITIONS = {"cnn", "resnet"}
-PAIRS = [(name, shape) for name in ARCHS for shape in SHAPES if not (shape == "features" and name in NEEDS_POSITIONS)]
+NEEDS_POSITIONS = {"cnn", "resnet", "vgg", "googlenet"}
+NEEDS_IMAGES = {"deepobs_2c2d", "deepobs_3c3d"}
+SMALL = {"vgg": {"width": 0.1}, "googlenet": {"width": 0.1, "auxiliary_weight": None}}
+PAIRS = [
+    (name, shape) for name in ARCHS for shape, sizes in SHAPES.items()
+    if not (len(sizes) == 1 and name in NEEDS_POSITIONS) and not (len(sizes) < 3 and name in NEEDS_IMAGES)
+]  # fmt: skip
 
 
 @pytest.mark.parametrize(("name", "shape"), PAIRS)
@@ -34,7 +39,7 @@ def test_a_batch_of_any_suitable_data_becomes_a_batch_of_outputs(name, shape, fu
     extra = (
         {"normalization": BatchNormalization(1e-5, 0.1), "regularization": Dropout(0.3, 0.0, "train")} if full else {}
     )
-    net = make_arch(name, SHAPES[shape], outputs=7, **extra)
+    net = make_arch(name, SHAPES[shape], outputs=7, **extra, **SMALL.get(name, {}))
     x = torch.randn(5, *SHAPES[shape])
     for training in (True, False):
         assert net.train(training)(x).shape == (5, 7)
@@ -42,15 +47,16 @@ def test_a_batch_of_any_suitable_data_becomes_a_batch_of_outputs(name, shape, fu
 
 @pytest.mark.parametrize(("name", "shape"), PAIRS)
 def test_examples_of_a_batch_do_not_see_each_other(name, shape):
-    net = make_arch(name, SHAPES[shape]).double()
+    net = make_arch(name, SHAPES[shape], **SMALL.get(name, {})).double()
     x = torch.randn(5, *SHAPES[shape], dtype=torch.float64)
     torch.testing.assert_close(net(x)[2:3], net(x[2:3]))
 
 
 @pytest.mark.parametrize("name", ARCHS)
 def test_every_parameter_has_a_gradient(name):
-    net = make_arch(name, (1, 40), normalization=BatchNormalization(1e-5, 0.1))
-    net(torch.randn(30, 1, 40)).square().sum().backward()
+    shape = (1, 9, 9) if name in NEEDS_IMAGES else (1, 40)
+    net = make_arch(name, shape, normalization=BatchNormalization(1e-5, 0.1), **SMALL.get(name, {}))
+    net(torch.randn(30, *shape)).square().sum().backward()
     assert all(p.grad is not None for p in net.parameters())
 
 
@@ -71,6 +77,29 @@ def test_the_mlp_has_a_matrix_and_a_bias_for_each_layer(widths):
     net = make_arch("mlp", (2, 6), outputs=4, widths=widths)
     sizes = [12, *widths, 4]
     assert sum(p.numel() for p in net.parameters()) == sum(a * b + b for a, b in pairwise(sizes))
+
+
+def test_the_mlp_is_the_net_of_the_mnist1d_paper():
+    """Two hidden layers of 100 units on 40 numbers: 15,210 weights and biases."""
+    net = make_arch("mlp", (1, 40)).double()
+    assert sum(p.numel() for p in net.parameters()) == 15_210
+    theirs = nn.Sequential(
+        nn.Flatten(), nn.Linear(40, 100), nn.ReLU(), nn.Linear(100, 100), nn.ReLU(), nn.Linear(100, 10)
+    )
+    nn.utils.vector_to_parameters(
+        nn.utils.parameters_to_vector(net.parameters()).detach(), theirs.double().parameters()
+    )
+    x = torch.randn(6, 1, 40, dtype=torch.float64)
+    torch.testing.assert_close(net(x), theirs(x))
+
+
+@pytest.mark.parametrize("name", sorted(NEEDS_POSITIONS | NEEDS_IMAGES))
+def test_a_network_of_convolutions_refuses_features_and_says_what_it_takes(name):
+    with pytest.raises(
+        ValueError,
+        match=rf"{name} needs .*images \(channels, height, width\), the data has shape \(13,\); use arch=mlp",
+    ):
+        make_arch(name, (13,))
 
 
 def test_depth_and_width_replace_widths():

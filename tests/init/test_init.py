@@ -5,6 +5,7 @@ import math
 import pytest
 import torch
 from helpers import assert_refused, build_blobs, list_options, make_option
+from scipy.stats import kstest, truncnorm
 from torch import nn
 
 from dlopt import prng
@@ -22,6 +23,7 @@ from dlopt.init.normal import Normal
 from dlopt.init.orthogonal import Orthogonal
 from dlopt.init.random_walk import RandomWalk
 from dlopt.init.sparse import Sparse
+from dlopt.init.truncated_normal import TruncatedNormal
 from dlopt.init.uniform import Uniform
 from dlopt.init.variance_scaling import VarianceScaling
 from dlopt.init.xavier import Xavier
@@ -92,6 +94,13 @@ def test_a_uniform_init_takes_any_two_numbers_in_order():
     assert 2.0 <= w.min() < 2.01
     assert 2.49 < w.max() <= 2.5
     assert_refused(lambda: Uniform(1.0, 0.5), "low", "at most high", "1 and 0.5")
+
+
+@pytest.mark.parametrize("std", [0.05, 2.0])
+def test_a_truncated_normal_is_that_of_scipy(std):
+    w = sample(nn.Linear(500, 300), TruncatedNormal(std))["weight"]
+    assert w.abs().max() <= 2 * std * (1 + 1e-6)
+    assert kstest(w.flatten(), truncnorm(-2, 2, scale=std).cdf).pvalue > 0.01
 
 
 @pytest.mark.parametrize("layer", [nn.Linear(70, 9), nn.Conv1d(5, 8, 3), nn.Conv2d(4, 6, (3, 5), groups=2)], ids=str)

@@ -11,6 +11,7 @@ from dlopt.config.problems import ConfigError
 from dlopt.init.constant import ConstantInit
 from dlopt.init.layer_scale import LayerScale
 from dlopt.init.normal import Normal
+from dlopt.loss.cross_entropy import CrossEntropy
 from dlopt.objective.init_probe import MiniBatchInitProbe
 from dlopt.parts import Split
 from dlopt.training.experiment import adjust_weights, sample_initial_weights
@@ -25,7 +26,7 @@ def stack(make, depth, width=30):
 
 def start_probe(model, init, bias=None, dtype=torch.float64):
     x = torch.randn(100, 8, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
-    start = MiniBatchInitProbe(model, nn.functional.cross_entropy, Split(x, torch.arange(100) % 3), dtype, prng.key(0))
+    start = MiniBatchInitProbe(model, CrossEntropy([]), Split(x, torch.arange(100) % 3), dtype, prng.key(0))
     bias = bias or Normal(0.0)
     w = sample_initial_weights(model, Layout.of(model), init, bias, 1.0, prng.key(0, "init"), dtype)
     return start, w, adjust_weights(w, init, bias, lambda: start)

@@ -12,6 +12,7 @@ from dlopt.base.layout import Layout
 from dlopt.config.problems import ConfigError
 from dlopt.init.lsuv import Lsuv
 from dlopt.init.normal import Normal
+from dlopt.loss.cross_entropy import CrossEntropy
 from dlopt.objective.init_probe import MiniBatchInitProbe
 from dlopt.parts import Split
 from dlopt.training.experiment import adjust_weights, sample_initial_weights
@@ -39,7 +40,7 @@ def start_probe(net, init, bias, scale=1.0):
     draw = torch.Generator().manual_seed(1)
     x = scale * torch.randn(100, *inputs, generator=draw, dtype=torch.float64)
     start = MiniBatchInitProbe(
-        model.double(), nn.functional.cross_entropy, Split(x, torch.arange(100) % 3), torch.float64, prng.key(0)
+        model.double(), CrossEntropy([]), Split(x, torch.arange(100) % 3), torch.float64, prng.key(0)
     )
     w = sample_initial_weights(model, Layout.of(model), init, bias, 1.0, prng.key(0, "init"), torch.float64)
     return start, w, adjust_weights(w, init, bias, lambda: start)

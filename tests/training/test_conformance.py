@@ -44,10 +44,18 @@ CUSTOM = {
 }
 
 
+SERIES = ("rnn", "gru", "lstm", "transformer")
+NETWORK_SHAPES = {
+    **dict.fromkeys(("cnn", "resnet", "vgg", "googlenet", "deepobs_2c2d"), "[2,6,6]"),
+    **dict.fromkeys(SERIES, "[2,5]"),
+    "deepobs_3c3d": "[1,9,9]",
+}
+"""Shapes of examples for networks that do not take features."""
 SMALL = {
     "cnn": ["arch.channels=[3,3]", "arch.kernels=[3,2]"],
     "resnet": ["arch.channels=[3,4]", "arch.blocks=1"],
-    **{name: ["arch.width=4"] for name in ("rnn", "gru", "lstm", "transformer")},
+    **{name: ["arch.width=0.05"] for name in ("vgg", "googlenet")},
+    **{name: ["arch.width=4"] for name in SERIES},
 }
 """Keys that make a network small."""
 SHAPES = {0: "[4]", 1: "[1,8]", 2: "[2,6,6]"}
@@ -55,8 +63,7 @@ SHAPES = {0: "[4]", 1: "[1,8]", 2: "[2,6,6]"}
 
 def problem(group: str, option: str) -> list[str]:
     """Return overrides for a small problem that suits the option."""
-    shape = "[2,6,6]" if option in ("cnn", "resnet") else SHAPES[max(dims(group, option))]
-    shape = "[2,5]" if option in ("rnn", "gru", "lstm", "transformer") else shape
+    shape = NETWORK_SHAPES.get(option) or SHAPES[max(dims(group, option))]
     common = ["batch_size=16", "epochs=2", f"device={DEVICE}", "precision=float64"]
     if option in ("surface", "quadratic") or (group, option) == ("data", "none"):
         data = "quadratic" if option == "quadratic" else "none"
