@@ -165,7 +165,7 @@ def _build(
             metrics,
             validates,
             settings.value,
-            {**components.single, **components.several},
+            components.by_group,
             problems,
             can_validate=data.value.dataset.has_inputs,
         )
@@ -181,7 +181,6 @@ def _build(
     problems.raise_if_any()
     dataset = encoded.value.dataset
     used_here = {*Experiment.__dataclass_fields__, SCHEDULES, *WITHOUT_FIELD}
-    built = {**components.single, **components.several}
     experiment = Experiment(
         settings=settings.value,
         train=train,
@@ -204,7 +203,7 @@ def _build(
         names=dataset.names,
         encoding=dataset.encoding,
         threads=choose_threads(settings.value, model, train),
-        others={group: component for group, component in built.items() if group not in used_here},
+        others={group: component for group, component in components.by_group.items() if group not in used_here},
         pixel_scale=pixel_scale.value_or_none,
     )
     return experiment, problems.notices

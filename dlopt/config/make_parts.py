@@ -60,6 +60,11 @@ class Components:
         return self.single[group]
 
     @property
+    def by_group(self) -> dict[str, Any]:
+        """Return the component or the components of each group."""
+        return {**self.single, **self.several}
+
+    @property
     def batch_transforms(self) -> dict[str, Any]:
         """Return the components that may change a mini-batch, by path, in the order of a training step."""
         groups = ("augmentation", "regularization")
