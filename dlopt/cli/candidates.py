@@ -26,8 +26,9 @@ USAGES = {
     "evaluate": "RUN --split train|val|test|all --checkpoint best|last|average|STEP --data DATA|FILE"
     " --device auto|cpu|cuda --predictions FILE --png FILE --title TEXT --trust --quiet -q --help",
     "landscape": "RUN --directions random|pca|eigenvectors --to RUN --dims N --points N --extent N --seed N --cka"
-    " --checkpoint best|last|average|STEP --split train|val --examples N --metric METRIC"
-    " --statistics stored|recomputed --out DIR --title TEXT --device auto|cpu|cuda --trust --quiet -q --help",
+    " --checkpoint best|last|average|STEP --to-checkpoint best|last|average|STEP --split train|val"
+    " --examples N --metric METRIC --statistics stored|recomputed --out DIR --title TEXT --device auto|cpu|cuda"
+    " --trust --quiet -q --help",
     "spectrum": "RUN --checkpoint best|last|average|STEP|all --matrix hessian|gauss_newton --split train|val"
     " --examples N --lanczos-steps N --vectors N --out DIR --title TEXT --device auto|cpu|cuda --trust --quiet -q"
     " --help",

@@ -3,80 +3,23 @@
 from __future__ import annotations
 
 import sys
-from argparse import ArgumentParser, ArgumentTypeError
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dlopt.cli.run_parser import build_run_parser, parse_count
+from dlopt.cli.landscape_flags import build_parser, check_flags, name_comparison, name_grid
 from dlopt.rundir.display import display_path
 from dlopt.storage.safe_read import to_printable
 
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from dlopt.landscape.other_runs import OtherRun
     from dlopt.landscape.slices import Slice
+    from dlopt.landscape.trajectories import WeightTrajectory
     from dlopt.rundir.directory import RunDirectory
     from dlopt.training.batches import Examples
     from dlopt.training.inference import Predictor
-
-DIRECTIONS = ("random", "pca", "eigenvectors")
-EPILOG = """\
-  dlopt landscape                              two random directions with the norms of the filters
-  dlopt landscape RUN --dims 1 --split val     one direction, on the validation split
-  dlopt landscape RUN --directions pca         the plane of the run's own trajectory, with its path
-  dlopt landscape RUN --directions pca --cka   also how similar each layer is to the end of training
-  dlopt landscape RUN --directions eigenvectors   the two largest eigenvectors of the Hessian
-  dlopt landscape RUN --to RUN2                the line between two runs
-  dlopt landscape RUN --to RUN2 --to RUN3      the plane through three runs
-
-A trajectory consists of the weights that diagnostic=trajectory has stored, and of kept checkpoints (checkpoint.keep).
-Batch normalization uses the statistics that the run has stored. Between runs, and with --statistics recomputed, they
-are computed again on the training split at each point. A CSV file and pictures are written to RUN/landscape/ or --out.
-If the command is killed, the same command continues.
-"""
-
-
-def build_parser() -> ArgumentParser:
-    """Build the command's parser."""
-    description = "Loss and metrics on a grid of weights around those of a run."
-    parser = build_run_parser("landscape", description, EPILOG, quiet="no progress")
-    directions = f"{', '.join(DIRECTIONS)}; default random"
-    parser.add_argument("--directions", choices=DIRECTIONS, help=directions)
-    parser.add_argument("--to", action="append", default=[], metavar="RUN", help="a second run; or twice, a plane")
-    dims = "1 or 2; default 2; with --to the number of other runs"
-    parser.add_argument("--dims", type=parse_count, metavar="N", help=dims)
-    parser.add_argument(
-        "--points", type=parse_count, metavar="N", help="along each axis; default 51, in one dimension 101"
-    )
-    extent = "stretches the default range of the axes; default 1"
-    parser.add_argument("--extent", type=parse_positive, default=1.0, metavar="X", help=extent)
-    parser.add_argument("--seed", type=int, default=0, metavar="N", help="of the random directions; default 0")
-    cka = "with pca: also draw how similar each layer's outputs are to those at the end of the path (linear CKA)"
-    parser.add_argument("--cka", action="store_true", help=cka)
-    checkpoint = "the center; default last"
-    parser.add_argument("--checkpoint", default="last", metavar="best|last|average|STEP", help=checkpoint)
-    parser.add_argument("--split", choices=("train", "val"), default="train", help="default train")
-    parser.add_argument("--examples", type=parse_count, metavar="N", help="random examples of the split; default: all")
-    metric = "the metric that is drawn; the CSV file has all; default loss"
-    parser.add_argument("--metric", default="loss", metavar="METRIC", help=metric)
-    statistics = "of batch normalization; default stored, between runs recomputed"
-    parser.add_argument("--statistics", choices=("stored", "recomputed"), help=statistics)
-    parser.add_argument("--out", metavar="DIR", help="folder of the pictures and the CSV files; default RUN/landscape/")
-    parser.add_argument("--title", metavar="TEXT", help="the title of the pictures")
-    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, ...")
-    return parser
-
-
-def parse_positive(text: str) -> float:
-    """Return the value of a flag that takes a positive number."""
-    try:
-        value = float(text)
-    except ValueError:
-        value = float("nan")
-    if not 0 < value < float("inf"):
-        raise ArgumentTypeError(f"must be a positive number, got {text}")
-    return value
 
 
 def landscape(argv: Sequence[str]) -> int:
@@ -91,139 +34,133 @@ def landscape(argv: Sequence[str]) -> int:
 
 
 def _draw_run(run: RunDirectory, args: Any) -> int:
-    from dlopt import console
     from dlopt.config.problems import ConfigError
     from dlopt.config.reopen.load_predictor import load_predictor
     from dlopt.landscape import result_files
-    from dlopt.landscape.slices import SliceEvaluator, evaluate_slice
 
-    _check_flags(args)
+    has_grid = check_flags(args)
     folder = result_files.choose_folder(run, args.out, "landscape")
+    prefix = f"{result_files.name_run(run)}-" if args.out else ""
     predictor, warnings = load_predictor(run, args.checkpoint, device=args.device, trust=args.trust)
-    for warning in warnings:
-        print(f"warning: {to_printable(warning)}", file=sys.stderr)
+    _print_warnings(warnings)
     if args.split not in predictor.splits:
         raise ConfigError([("--split", "the run has no validation split (validation.fraction=0); use train")])
     if not predictor.w.isfinite().all():
         raise ConfigError(
             [("--checkpoint", f"the weights of step {predictor.step} are not finite: name an earlier one")]
         )
-    examples = predictor.examples(args.split, args.examples)
-    place = f"{display_path(run.path)}, {predictor.checkpoint} checkpoint (step {predictor.step})"
+    trajectory = _load_trajectory(run, predictor, args)
+    heading = f"{display_path(run.path)}, {predictor.checkpoint} checkpoint (step {predictor.step})"
+    files = []
     with predictor.set_torch_switches():
-        grid = _build_slice(run, predictor, examples, args)
-        is_recomputed = (args.statistics or ("recomputed" if args.to else "stored")) == "recomputed"
-        statistics = predictor.examples("train", args.examples) if is_recomputed and predictor.problem.running else None
-        evaluator = SliceEvaluator(predictor, examples, statistics)
-        evaluator.choose_threads()
-        center = evaluator.measure(grid.center)
-        evaluator.restore(grid.center)
-        if args.metric not in center:
-            raise ConfigError([("--metric", f"must be one of {', '.join(center)}, got {args.metric}")])
-        stem = _name_files(args)
-        partial = folder / f"{stem}.partial"
-        count = len(grid.coordinates())
-        with console.show_progress("landscape", count, "points") as advance:
-            metrics = evaluate_slice(evaluator, grid, partial, advance)
-    print(f"{place}\n{args.split} split, {examples.size:,} examples, {count:,} points\n")
-    print("\n".join(_describe(grid, center, metrics)) + "\n")
-    files = _write_tables(grid, metrics, folder, stem)
-    files += _draw_pictures(grid, metrics, args, args.title or f"{place}, {args.split} {args.metric}", folder, stem)
-    if args.cka:
-        files += _compare_layers(run, predictor, args, f"{place}, {args.split} split", folder / f"{stem}-cka")
-    partial.unlink(missing_ok=True)
+        if has_grid:
+            files += _draw_grid(run, predictor, trajectory, args, heading, folder, prefix)
+        if args.cka:
+            assert trajectory is not None
+            files += _compare_layers(predictor, trajectory, args, heading, folder / f"{prefix}{name_comparison(args)}")
     print("\n".join(map(display_path, files)))
     return 0
 
 
-def _check_flags(args: Any) -> None:
-    """Raise ConfigError for flags that contradict each other; set the dimensions and the number of points."""
+def _print_warnings(warnings: Sequence[str]) -> None:
+    for warning in warnings:
+        print(f"warning: {to_printable(warning)}", file=sys.stderr)
+
+
+def _load_trajectory(run: RunDirectory, predictor: Predictor, args: Any) -> WeightTrajectory | None:
+    """Return the run's trajectory if the flags need one. Raise ConfigError if it has too few points."""
     from dlopt.config.problems import ConfigError
+    from dlopt.landscape.trajectories import KEEP_MORE, load_trajectory
 
-    if len(args.to) > 2:
-        raise ConfigError([("--to", f"takes one or two runs, got {len(args.to)}")])
-    if args.to and args.directions is not None:
-        raise ConfigError(
-            [("--directions", f"with --to the directions lead to the other runs: leave {args.directions} out")]
-        )
-    if args.to and args.dims not in (None, len(args.to)):
-        raise ConfigError([("--dims", f"{len(args.to)} --to makes {len(args.to)} dimensions, got {args.dims}")])
-    if args.dims not in (None, 1, 2):
-        raise ConfigError([("--dims", f"must be 1 or 2, got {args.dims}")])
-    if args.cka and args.directions != "pca":
-        raise ConfigError([("--cka", "compares the points of a trajectory: add --directions pca")])
-    args.dims = len(args.to) or args.dims or 2
-    args.points = args.points or (51 if args.dims == 2 else 101)
-    if args.points < 2:
-        raise ConfigError([("--points", f"must be at least 2, got {args.points}")])
+    if not (args.cka or args.directions == "pca"):
+        return None
+    trajectory = load_trajectory(run, predictor)
+    _print_warnings(trajectory.warnings)
+    if args.cka and len(trajectory.steps) < 2:
+        wrong = f"needs a trajectory of at least 2 points, and the run has {len(trajectory.steps)}"
+        raise ConfigError([("--cka", f"{wrong}; {KEEP_MORE}, or diagnostic=trajectory")])
+    return trajectory
 
 
-def _build_slice(run: RunDirectory, predictor: Predictor, examples: Examples, args: Any) -> Slice:
-    """Return the slice that the flags describe. Raise ConfigError if the run does not have it."""
+def _draw_grid(
+    run: RunDirectory,
+    predictor: Predictor,
+    trajectory: WeightTrajectory | None,
+    args: Any,
+    heading: str,
+    folder: Path,
+    prefix: str,
+) -> list[Path]:
+    """Evaluate a grid, print what it shows, and return the files, whose names begin with `prefix`."""
+    from dlopt import console
+    from dlopt.config.problems import ConfigError
+    from dlopt.landscape.other_runs import load_other
+    from dlopt.landscape.slices import SliceEvaluator, evaluate_slice
+
+    others = [load_other(run, predictor, name, args.to_checkpoint, trust=args.trust) for name in args.to]
+    for other in others:
+        _print_warnings(other.warnings)
+    examples = predictor.examples(args.split, args.examples)
+    is_recomputed = (args.statistics or ("recomputed" if others else "stored")) == "recomputed"
+    statistics = predictor.examples("train", args.examples) if is_recomputed and predictor.problem.running else None
+    evaluator = SliceEvaluator(predictor, examples, statistics, str(run.config_digest()))
+    w = predictor.w.clone()
+    evaluator.choose_threads()
+    center = evaluator.measure(w)
+    evaluator.restore(w)
+    if args.metric not in center:
+        raise ConfigError([("--metric", f"must be one of {', '.join(center)}, got {args.metric}")])
+    grid = _build_slice(predictor, examples, trajectory, others, display_path(run.path), args)
+    stem = prefix + name_grid(args, [other.file_name for other in others])
+    partial = folder / f"{stem}.partial"
+    count = len(grid.coordinates())
+    with console.show_progress("landscape", count, "points") as advance:
+        metrics = evaluate_slice(evaluator, grid, partial, advance)
+    print(f"{heading}\n{args.split} split, {examples.size:,} examples, {count:,} points\n")
+    print("\n".join(_describe(grid, center, metrics)) + "\n")
+    files = _write_tables(grid, metrics, folder, stem)
+    files += _draw_pictures(grid, metrics, args, args.title or f"{heading}, {args.split} {args.metric}", folder, stem)
+    partial.unlink(missing_ok=True)
+    return files
+
+
+def _build_slice(
+    predictor: Predictor,
+    examples: Examples,
+    trajectory: WeightTrajectory | None,
+    others: Sequence[OtherRun],
+    name: str,
+    args: Any,
+) -> Slice:
+    """Return the slice that the flags describe. Raise ConfigError if the run, of this name, does not have it."""
+    from dlopt import console
     from dlopt.config.problems import ConfigError
     from dlopt.landscape import build_slice
     from dlopt.landscape.curvature import SplitCurvature
-    from dlopt.landscape.trajectories import KEEP_MORE, load_trajectory
+    from dlopt.landscape.trajectories import KEEP_MORE
     from dlopt.objective.second_derivatives import LayerError
 
     size = (args.dims, args.points, args.extent)
-    if args.to:
-        names = [display_path(run.path)]
-        others = _load_others(predictor, args, names)
-        try:
-            return build_slice.slice_between(predictor, others, names, args.points, args.extent)
-        except ValueError as error:
-            raise ConfigError([("--to", str(error))]) from error
-    if args.directions == "pca":
-        trajectory = load_trajectory(run, predictor)
-        try:
+    try:
+        if others:
+            names = [name, *(other.name for other in others)]
+            return build_slice.slice_between(predictor, [o.w for o in others], names, args.points, args.extent)
+        if trajectory is not None and args.directions == "pca":
             return build_slice.slice_along_trajectory(predictor, trajectory, *size)
-        except ValueError as error:
+        if args.directions == "random":
+            return build_slice.slice_at_random(predictor, *size, args.seed)
+        total = examples.size * build_slice.count_products(predictor)
+        with console.show_progress("eigenvectors", total) as advance:
+            curvature = SplitCurvature(predictor, examples, "hessian", advance)
+            return build_slice.slice_along_eigenvectors(predictor, curvature, *size)
+    except LayerError as error:
+        raise ConfigError([("arch", str(error))]) from error
+    except build_slice.SliceError as error:
+        wrong = str(error)
+        if args.directions == "pca":
             needed = f"pca needs a trajectory that spans {args.dims} dimension{'s' * (args.dims > 1)}"
             wrong = f"{needed}, and the run has {error}; {KEEP_MORE}, or diagnostic=trajectory"
-            raise ConfigError([("--directions", wrong)]) from error
-    if args.directions == "eigenvectors":
-        try:
-            curvature = SplitCurvature(predictor, examples, "hessian")
-            return build_slice.slice_along_eigenvectors(predictor, curvature, *size)
-        except LayerError as error:
-            raise ConfigError([("arch", str(error))]) from error
-    try:
-        return build_slice.slice_at_random(predictor, *size, args.seed)
-    except ValueError as error:
-        raise ConfigError([("--directions", f"{error}; use eigenvectors or pca")]) from error
-
-
-def _load_others(predictor: Predictor, args: Any, names: list[str]) -> list[Tensor]:
-    """Return the weights of the other runs, and add their names; the predictor keeps its own."""
-    from dlopt.config.problems import ConfigError
-    from dlopt.config.reopen.load_predictor import load_checkpoint
-    from dlopt.config.reopen.load_run import check, check_links
-    from dlopt.rundir.find import RunNotFound, find_run
-
-    wanted = args.checkpoint if args.checkpoint in ("best", "last", "average") else "last"
-    others = []
-    for name in args.to:
-        try:
-            other = find_run(name)
-        except RunNotFound as error:
-            raise ConfigError([("--to", str(error))]) from error
-        if not args.trust:
-            check_links(other)
-        content = load_checkpoint(other, wanted).content
-        check(content, predictor.model, None, "--to", same_data=True)
-        w = predictor.problem.layout.flatten(content["model"]).to(predictor.w)
-        if not w.isfinite().all():
-            raise ConfigError([("--to", f"the weights of {display_path(other.path)} are not finite")])
-        others.append(w)
-        names.append(display_path(other.path))
-    return others
-
-
-def _name_files(args: Any) -> str:
-    """Return what the names of all files begin with."""
-    kind = "between-runs" if args.to else args.directions or "random"
-    return f"{kind}-{args.dims}d-{args.split}-{args.checkpoint}"
+        raise ConfigError([("--to" if others else "--directions", wrong)]) from error
 
 
 def _describe(grid: Slice, center: dict[str, float], metrics: dict[str, Tensor]) -> list[str]:
@@ -240,12 +177,9 @@ def _describe(grid: Slice, center: dict[str, float], metrics: dict[str, Tensor])
     lines.append(f"loss on the grid: {ends}" + (f"; not finite at {lost:,} points" if lost else ""))
     lines += [f"axis {i + 1}: {label}" for i, label in enumerate(grid.labels)]
     if grid.path is not None:
-        lines += ["", f"{'step':>8}  {'distance':>9}  outside"]
-        for step, outside, distance in zip(
-            grid.path.steps, grid.path.points.outside, grid.path.points.distance, strict=True
-        ):
-            share = (outside / distance).item() if distance > 0 else 0.0
-            lines.append(f"{step:>8,}  {distance.item():>9.4g}  {share:>7.1%}")
+        lines += ["", f"{'step':>8}  {'distance':>9}  projection error"]
+        columns = grid.path.steps, grid.path.points.distance.tolist(), grid.path.points.error.tolist()
+        lines += [f"{s:>8,}  {d:>9.4g}  {error:>16.3f}" for s, d, error in zip(*columns, strict=True)]
     return lines
 
 
@@ -258,8 +192,9 @@ def _write_tables(grid: Slice, metrics: dict[str, Tensor], folder: Path, stem: s
     files = [write_csv(folder / f"{stem}.csv", [*names, *metrics], zip(*columns, strict=True))]
     if grid.path is not None:
         points = grid.path.points
-        columns = [grid.path.steps, *points.coordinates.T.tolist(), points.outside.tolist(), points.distance.tolist()]
-        header = ["step", *names, "outside", "distance"]
+        numbers = [*points.coordinates.T, points.distance, points.outside, points.error]
+        columns = [grid.path.steps, *(column.tolist() for column in numbers)]
+        header = ["step", *names, "distance", "outside", "projection_error"]
         files.append(write_csv(folder / f"{stem}-path.csv", header, zip(*columns, strict=True)))
     return files
 
@@ -286,23 +221,20 @@ def _draw_pictures(
     ]
 
 
-def _compare_layers(run: RunDirectory, predictor: Predictor, args: Any, heading: str, stem: Path) -> list[Path]:
+def _compare_layers(
+    predictor: Predictor, trajectory: WeightTrajectory, args: Any, heading: str, stem: Path
+) -> list[Path]:
     """Write and draw the similarity of each layer along the trajectory to its end."""
     from dlopt import console
     from dlopt.landscape.representation import MAX_EXAMPLES, compare_layers
     from dlopt.landscape.result_files import write_csv
-    from dlopt.landscape.trajectories import load_trajectory
     from dlopt.report.figures import replace_picture
     from dlopt.report.landscape_figures import plot_similarity
 
-    trajectory = load_trajectory(run, predictor)
     examples = predictor.examples(args.split, min(args.examples or MAX_EXAMPLES, MAX_EXAMPLES))
-    with (
-        console.show_progress("CKA", len(trajectory.steps), "points") as advance,
-        predictor.set_torch_switches(),
-    ):
+    with console.show_progress("CKA", len(trajectory.steps), "points") as advance:
         layers = compare_layers(predictor, trajectory, examples, advance)
     rows = zip(trajectory.steps, *(values.tolist() for values in layers.values()), strict=True)
     table = write_csv(stem.with_name(f"{stem.name}.csv"), ["step", *layers], rows)
-    figure = plot_similarity(trajectory.steps, layers, args.title or heading)
+    figure = plot_similarity(trajectory.steps, layers, args.title or f"{heading}, {args.split} split")
     return [table, replace_picture(figure, stem.with_name(f"{stem.name}.png"))]

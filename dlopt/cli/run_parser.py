@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from argparse import ArgumentParser, ArgumentTypeError, RawDescriptionHelpFormatter
 
+MAX_DIGITS = 12
+"""Largest number of digits of a flag's value, which may become part of a file's name."""
+
 
 def build_run_parser(command: str, description: str, epilog: str, quiet: str) -> ArgumentParser:
     """Build the parser of a command that opens one run: RUN, --trust and --quiet, whose help is `quiet`."""
@@ -19,7 +22,16 @@ def build_run_parser(command: str, description: str, epilog: str, quiet: str) ->
 
 
 def parse_count(text: str) -> int:
-    """Return the value of a flag that takes a whole number from 1 on."""
-    if not (text.isdecimal() and int(text) >= 1):
-        raise ArgumentTypeError(f"must be a whole number of at least 1, got {text}")
+    """Return the value of a flag that takes a number of things."""
+    return _parse_whole_number(text, 1)
+
+
+def parse_seed(text: str) -> int:
+    """Return the value of a flag that takes the seed of random numbers."""
+    return _parse_whole_number(text, 0)
+
+
+def _parse_whole_number(text: str, least: int) -> int:
+    if not (text.isdecimal() and len(text) <= MAX_DIGITS and int(text) >= least):
+        raise ArgumentTypeError(f"must be a whole number from {least} to {10**MAX_DIGITS - 1:,}, got {text}")
     return int(text)

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from dlopt import prng
 from dlopt.landscape.curvature import SplitCurvature
-from dlopt.landscape.directions import draw_direction, find_principal_directions, project, span_plane
+from dlopt.landscape.directions import SliceError, draw_direction, find_principal_directions, project, span_plane
 from dlopt.landscape.slices import Mark, Slice, TrajectoryPath
 from dlopt.landscape.trajectories import WeightTrajectory
 from dlopt.linalg.lanczos import tridiagonalize
@@ -26,12 +26,13 @@ LINE = (-0.5, 1.5)
 def slice_at_random(predictor: Predictor, dims: int, points: int, extent: float, seed: int) -> Slice:
     """Return a slice along filter-normalized random directions, from -extent to extent.
 
-    Raises ValueError if the network has no filters, or they are all zero.
+    Raises SliceError if the network has no filters, or they are all zero.
     """
     w, layout = predictor.w.clone(), predictor.problem.layout
     directions = [draw_direction(layout, w, prng.key(seed, "landscape", i)) for i in range(dims)]
     if not directions[0].any():
-        raise ValueError("the network has no matrices or kernels other than zero, whose norms random directions take")
+        missing = "the network has no matrices or kernels other than zero, whose norms random directions take"
+        raise SliceError(f"{missing}; use eigenvectors or pca")
     labels = tuple(f"random direction {i + 1}, filter-normalized" for i in range(dims))
     axis = torch.linspace(-extent, extent, points, dtype=torch.float64)
     return Slice(w, torch.stack(directions), (axis,) * dims, labels)
@@ -42,7 +43,7 @@ def slice_along_trajectory(
 ) -> Slice:
     """Return a slice along the principal components of a trajectory, which it covers.
 
-    Raises ValueError if the trajectory spans fewer dimensions.
+    Raises SliceError if the trajectory spans fewer dimensions.
     """
     w = predictor.w.clone()
     found = find_principal_directions(trajectory.points, dims)
@@ -53,17 +54,29 @@ def slice_along_trajectory(
     return Slice(w, found.directions, axes, labels, (), path, is_metric=True)
 
 
+def count_products(predictor: Predictor) -> int:
+    """Return the number of products with the Hessian that `slice_along_eigenvectors` takes."""
+    return min(LANCZOS_STEPS, len(predictor.w))
+
+
 def slice_along_eigenvectors(
     predictor: Predictor, curvature: SplitCurvature, dims: int, points: int, extent: float
 ) -> Slice:
-    """Return a slice along the eigenvectors of the largest eigenvalues of a Hessian, from -extent to extent."""
+    """Return a slice along the eigenvectors of the largest eigenvalues of a Hessian, from -extent to extent.
+
+    Raises SliceError if there are fewer eigenvectors.
+    """
     w = predictor.w.clone()
+    if len(w) < dims:
+        raise SliceError(f"the network has only {len(w)} weight: use --dims 1")
     start = prng.normal(prng.key(0, "eigenvectors"), (len(w),), w.device).to(w.dtype)
     pairs = tridiagonalize(curvature.multiply, start, LANCZOS_STEPS).ritz_pairs()
-    dims = min(dims, len(pairs.values))
     top = pairs.values.argsort(descending=True)[:dims]
+    rounding = torch.finfo(w.dtype).eps * pairs.values.abs().max()
+    numbers = zip(pairs.values[top].tolist(), pairs.residuals[top].clamp(min=rounding).tolist(), strict=True)
     labels = tuple(
-        f"eigenvector {i + 1} (eigenvalue {value:.4g})" for i, value in enumerate(pairs.values[top].tolist())
+        f"eigenvector {i} (eigenvalue {value:.4g}, residual {residual:.1e})"
+        for i, (value, residual) in enumerate(numbers, 1)
     )
     axis = torch.linspace(-extent, extent, points, dtype=torch.float64)
     return Slice(w, pairs.vectors[top], (axis,) * dims, labels, is_metric=True)
@@ -74,11 +87,11 @@ def slice_between(
 ) -> Slice:
     """Return the line from a run to another one, or the plane through it and two others; names has one for each.
 
-    Raises ValueError if two of the points are equal, or three lie on a line.
+    Raises SliceError if two of the points are equal, or three lie on a line.
     """
     w = predictor.w.clone()
     if any(torch.equal(w, other) for other in others):
-        raise ValueError("the runs have the same weights")
+        raise SliceError("the runs have the same weights: name another run, or another --to-checkpoint")
     if len(others) == 1:
         low, high = (0.5 + extent * (end - 0.5) for end in LINE)
         axis = torch.linspace(low, high, points, dtype=torch.float64)

@@ -12,12 +12,21 @@ from dlopt.base.layout import Layout
 from dlopt.prng import Key
 
 
+class SliceError(ValueError):
+    """There is no slice of the wanted kind through these weights."""
+
+
 class Projection(NamedTuple):
     """Points (n, P) in a slice: their coordinates (n, D), and their distances (n,) from it and from its center."""
 
     coordinates: Tensor
     outside: Tensor
     distance: Tensor
+
+    @property
+    def error(self) -> Tensor:
+        """Return the relative projection error, (n,): outside / distance, from 0 in the slice to 1; 0 at the center."""
+        return torch.where(self.distance > 0, self.outside / self.distance, 0.0)
 
 
 def draw_direction(layout: Layout, w: Tensor, key: Key) -> Tensor:
@@ -51,7 +60,7 @@ def find_principal_directions(points: Tensor, count: int) -> PrincipalDirections
     """Return the directions of the largest variance of points, (n, P), n much smaller than P.
 
     They come from the (n, n) matrix of inner products, in float64. The last point lies in the positive half of each
-    direction. Raises ValueError if the points span fewer directions.
+    direction. Raises SliceError if the points span fewer directions.
     """
     x = points.double()
     x = x - x.mean(0)
@@ -60,7 +69,7 @@ def find_principal_directions(points: Tensor, count: int) -> PrincipalDirections
     rank = int((values > len(x) * torch.finfo(points.dtype).eps ** 2 * points.double().square().sum()).sum())
     if rank < count:
         which = "1 point, which spans" if len(points) == 1 else f"{len(points)} points, which span"
-        raise ValueError(f"{which} {rank} dimension{'s' * (rank != 1)}")
+        raise SliceError(f"{which} {rank} dimension{'s' * (rank != 1)}")
     directions = vectors[:, :count].mT @ x / values[:count].sqrt().unsqueeze(-1)
     signs = torch.where((directions @ x[-1]) < 0, -1.0, 1.0)
     return PrincipalDirections((directions * signs.unsqueeze(-1)).to(points.dtype), values[:count] / values.sum())
@@ -69,7 +78,7 @@ def find_principal_directions(points: Tensor, count: int) -> PrincipalDirections
 def span_plane(a: Tensor, b: Tensor, c: Tensor) -> Tensor:
     """Return orthonormal directions, (2, P), of the plane through three points; the first one leads from a to b.
 
-    Raises ValueError if the points lie on a line.
+    Raises SliceError if the points lie on a line.
 
     Source: Garipov, Izmailov, Podoprikhin, Vetrov and Wilson 2018, Loss surfaces, mode connectivity, and fast
     ensembling of DNNs, appendix A.3.
@@ -79,7 +88,7 @@ def span_plane(a: Tensor, b: Tensor, c: Tensor) -> Tensor:
     rest = v - (v @ u) * u
     rest = rest - (rest @ u) * u
     if not rest.norm() > 1e-5 * v.norm():
-        raise ValueError("the three points lie on a line")
+        raise SliceError("the three points lie on a line")
     return torch.stack([u, rest / rest.norm()])
 
 

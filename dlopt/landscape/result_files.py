@@ -6,13 +6,18 @@ import csv
 import io
 import os
 from collections.abc import Iterable, Sequence
+from hashlib import sha256
 from pathlib import Path
 
 from dlopt.config.problems import ConfigError
+from dlopt.formatting import to_file_name
 from dlopt.rundir.directory import ResultName, RunDirectory
 from dlopt.rundir.display import display_path
+from dlopt.rundir.find import ROOT
 from dlopt.storage import atomic
 
+LONGEST_NAME = 50
+"""Largest number of characters of a run in the name of a file, which may name three."""
 DIGITS = ".9g"
 """Format of numbers: float32 is read back unchanged."""
 
@@ -27,6 +32,13 @@ def choose_folder(run: RunDirectory, out: str | None, name: ResultName) -> Path:
         raise ConfigError([("--out", f"{display_path(folder)} is a symbolic link: name a folder with --out")])
     check_folder(folder)
     return folder
+
+
+def name_run(run: RunDirectory) -> str:
+    """Return a run's path below the default folder of runs, or the working directory, as a part of a file's name."""
+    path = display_path(run.path)
+    name = to_file_name(path.removeprefix(f"{ROOT}/"))
+    return name if len(name) <= LONGEST_NAME else f"{name[:LONGEST_NAME]}-{sha256(path.encode()).hexdigest()[:6]}"
 
 
 def check_folder(folder: Path) -> None:

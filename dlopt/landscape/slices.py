@@ -13,6 +13,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from dlopt import __version__
 from dlopt.landscape.directions import Projection
 from dlopt.storage import atomic, checkpoint_file
 from dlopt.training.batches import Examples
@@ -74,11 +75,13 @@ class SliceEvaluator:
 
     statistics   examples over which the statistics of batch normalization are computed again at each point; None: those
                  that are stored with the loaded weights
+    identity     the digest of what else the values depend on, such as activations: that of the run's configuration
     """
 
     predictor: Predictor
     examples: Examples
     statistics: Examples | None = None
+    identity: str = ""
     _stored: dict[str, Tensor] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -122,7 +125,9 @@ class SliceEvaluator:
         """Return the SHA-256 of everything that the values on a grid depend on."""
         inputs = [grid.center, grid.directions, *grid.axes, *self._stored.values(), *self.examples.all()]
         inputs += self.statistics.all() if self.statistics is not None else ()
-        digest = hashlib.sha256(f"{self.predictor.loss} {self.statistics is None}".encode())
+        problem = self.predictor.problem
+        facts = (self.identity, self.predictor.loss, problem.autocast, self.statistics is None, self.predictor.device)
+        digest = hashlib.sha256(repr((*facts, __version__, torch.__version__)).encode())
         for tensor in inputs:
             digest.update(str((tensor.dtype, tuple(tensor.shape))).encode())
             digest.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().data)
@@ -141,6 +146,8 @@ def evaluate_slice(
     digest = evaluator.digest(grid)
     rows, names = _load_partial(partial, digest)
     coordinates = grid.coordinates()
+    if rows and (names != list(evaluator.measure(grid.center)) or len(rows) > len(coordinates)):
+        rows = []  # of a run from someone else
     advance(len(rows))
     saved = time.monotonic()
     try:
@@ -160,10 +167,11 @@ def evaluate_slice(
 
 def _load_partial(file: Path, digest: str) -> tuple[list[list[float]], list[str]]:
     """Return the values of the points that are done, and the names of the metrics."""
-    with contextlib.suppress(OSError, ValueError, KeyError):
+    with contextlib.suppress(OSError, ValueError, KeyError, AttributeError, TypeError):
         content = checkpoint_file.load(file, links=False)
-        if content["digest"] == digest:
-            return content["values"].tolist(), content["names"]
+        values, names = content["values"], content["names"]
+        if content["digest"] == digest and values.shape == (len(values), len(names)) and values.is_floating_point():
+            return values.tolist(), names
     return [], []
 
 

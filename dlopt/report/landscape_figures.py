@@ -60,7 +60,7 @@ def plot_profile(grid: Slice, metrics: Mapping[str, Tensor], metric: str, headin
 def plot_contours(grid: Slice, values: Tensor, metric: str, heading: str) -> Figure:
     """Plot the contours of a metric over two directions, with the marks and the path of a slice.
 
-    A point of the path is the darker, the more of its distance to the center lies outside the plane.
+    A point of the path is the darker, the larger its projection error.
     """
     a, b = (axis.numpy() for axis in grid.axes)
     z = _to_finite(values).reshape(len(b), len(a))
@@ -134,19 +134,18 @@ def plot_similarity(steps: Sequence[int], layers: Mapping[str, Tensor], heading:
 
 
 def _plot_path(figure: Figure, axes: Axes, grid: Slice) -> None:
-    """Plot the projected trajectory; shades tell how much of each point's distance the plane does not show."""
+    """Plot the projected trajectory; shades tell the relative projection error of each point."""
     assert grid.path is not None
     x, y = grid.path.points.coordinates.T.numpy()
-    outside, distance = grid.path.points.outside.numpy(), grid.path.points.distance.numpy()
-    share = np.divide(outside, distance, out=np.zeros_like(outside), where=distance > 0)
     axes.plot(x, y, color="white", linewidth=2.6, solid_capstyle="round")
     axes.plot(x, y, color=PATH, linewidth=1.3, solid_capstyle="round")
-    points = axes.scatter(x, y, c=share, cmap=OUTSIDE, vmin=0.0, vmax=1.0, s=26, edgecolor="#333333", linewidth=0.5,
+    error = grid.path.points.error.numpy()
+    points = axes.scatter(x, y, c=error, cmap=OUTSIDE, vmin=0.0, vmax=1.0, s=26, edgecolor="#333333", linewidth=0.5,
                           zorder=3)  # fmt: skip
     for i in sorted({0, len(x) - 1}):
         axes.annotate(f"step {grid.path.steps[i]:,}", (x[i], y[i]), xytext=(6, 6), textcoords="offset points",
                       fontsize=8, color="white", path_effects=_outline())  # fmt: skip
-    figure.colorbar(points, ax=axes, label="share of the distance outside the plane", location="bottom",
+    figure.colorbar(points, ax=axes, label="projection error", location="bottom",
                     shrink=0.6, aspect=30, pad=0.02)  # fmt: skip
 
 

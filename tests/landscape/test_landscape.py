@@ -1,12 +1,15 @@
 """Slices of the loss: grids against direct evaluation, directions as in the papers, PCA against scikit-learn."""
 
 import csv
+import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from bits import write_checkpoint
 from helpers import BLOBS
 from sklearn.decomposition import PCA
 from test_spectrum import compute_dense, make_network, make_predictor
@@ -16,11 +19,14 @@ from torch.func import functional_call
 from dlopt import prng
 from dlopt.base.layout import Layout
 from dlopt.cli import main
+from dlopt.cli.landscape_flags import build_parser, check_flags, name_grid
 from dlopt.config.reopen.load_predictor import load_predictor
-from dlopt.landscape.build_slice import slice_along_eigenvectors, slice_at_random
+from dlopt.landscape.build_slice import LANCZOS_STEPS, slice_along_eigenvectors, slice_at_random
 from dlopt.landscape.curvature import SplitCurvature
 from dlopt.landscape.directions import draw_direction, find_principal_directions, project, span_plane
+from dlopt.landscape.other_runs import compare_settings
 from dlopt.landscape.representation import center_products, compute_cka
+from dlopt.landscape.result_files import name_run
 from dlopt.landscape.slices import Slice, SliceEvaluator, evaluate_slice
 from dlopt.report.landscape_figures import plot_contours, plot_profile, plot_surface
 from dlopt.rundir.directory import RunDirectory
@@ -99,7 +105,9 @@ def test_eigenvectors_are_those_of_the_dense_hessian():
     found = slice_along_eigenvectors(predictor, curvature, 2, 3, 1.0)
     for i, direction in enumerate(found.directions, 1):
         assert (direction @ vectors[:, -i]).abs() == pytest.approx(1, abs=1e-8)
-        assert f"(eigenvalue {values[-i]:.4g})" in found.labels[i - 1]
+        residual = float(found.labels[i - 1].partition("residual ")[2].rstrip(")"))
+        assert f"(eigenvalue {values[-i]:.4g}, " in found.labels[i - 1]
+        assert 0 < residual < 1e-8
 
 
 # ------------------------------------------------------------------------------------------- grids
@@ -148,6 +156,24 @@ def test_a_grid_equals_direct_evaluation(dims, recomputed, tmp_path):
     assert len(split) == examples.size
 
 
+def test_the_digest_of_a_slice_tells_what_its_values_depend_on():
+    predictor = make_predictor(make_network("batch norm")[0])
+    examples, grid = predictor.examples("train"), slice_at_random(predictor, 1, 3, 1.0, 0)
+    evaluators = [
+        SliceEvaluator(predictor, examples),
+        SliceEvaluator(predictor, predictor.examples("train", 5)),
+        SliceEvaluator(predictor, examples, examples),
+        SliceEvaluator(predictor, examples, None, "another configuration"),
+    ]
+    digests = [evaluator.digest(grid) for evaluator in evaluators]
+    digests.append(evaluators[0].digest(slice_at_random(predictor, 1, 3, 1.0, 1)))
+    predictor.problem.autocast = torch.bfloat16
+    digests.append(evaluators[0].digest(grid))
+    predictor.loss = replace(predictor.loss, metrics=["error"])
+    digests.append(evaluators[0].digest(grid))
+    assert len(set(digests)) == len(digests)
+
+
 def test_a_killed_evaluation_continues_with_the_missing_points(tmp_path, monkeypatch):
     """Only on the same grid: the file names what it is a grid of."""
     monkeypatch.setattr("dlopt.landscape.slices.SAVE_EVERY", 0.0)
@@ -171,6 +197,27 @@ def test_a_killed_evaluation_continues_with_the_missing_points(tmp_path, monkeyp
         found = evaluate_slice(evaluator, each, tmp_path / "partial", counts.append)
         assert counts == [done] + [1] * (9 - done)
         assert torch.equal(found["loss"], whole["loss"]) == (each is grid)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"names": ["\x1b[2J"]}, {"names": ["loss", "error"]}, {"names": None}, {"values": 3},
+        {"values": torch.zeros(100, 1)}, {"values": torch.zeros(3)}, {"values": torch.zeros(2, 1, dtype=torch.int64)},
+    ],
+    ids=lambda changes: "-".join(f"{key}" for key in changes),
+)  # fmt: skip
+def test_partial_results_that_do_not_fit_are_ignored(changes, tmp_path):
+    """Someone who gives away a run may know the digest."""
+    predictor = make_predictor(make_network("mlp")[0])
+    evaluator = SliceEvaluator(predictor, predictor.examples("train"))
+    grid = slice_at_random(predictor, 2, 3, 1.0, 1)
+    content = {"digest": evaluator.digest(grid), "names": ["loss"], "values": torch.full((4, 1), 7.0)}
+    for own, is_used in ((content, True), (content | changes, False)):
+        write_checkpoint(tmp_path / "partial", own)
+        metrics = evaluate_slice(evaluator, grid, tmp_path / "partial", lambda count: None)
+        assert list(metrics) == ["loss"]
+        assert (metrics["loss"][0].item() == 7.0) == is_used
 
 
 def test_pictures_of_values_that_are_not_finite():
@@ -203,13 +250,13 @@ def read_csv(file):
 def test_the_center_is_the_loss_of_the_run(here, capsys):
     run = train("run", "normalization=batch", "regularization=[l2,dropout]")
     assert main(["landscape", "--trust", "-q", "run", "--split", "val", "--points", "3", "--metric", "error"]) == 0
-    rows = read_csv("run/landscape/random-2d-val-last.csv")
+    rows = read_csv("run/landscape/random-2d-val-last-3points.csv")
     center = next(row for row in rows if row["a"] == row["b"] == 0)
     for name in ("loss", "accuracy"):
         assert center[name] == pytest.approx(run.summary[f"last/val/{name}"], rel=1e-6)
     names = {path.name for path in (run.path / "landscape").iterdir()}
-    pictures = {f"random-2d-val-last-error-{kind}.png" for kind in ("contours", "surface")}
-    assert names == pictures | {"random-2d-val-last.csv"}
+    pictures = {f"random-2d-val-last-3points-error-{kind}.png" for kind in ("contours", "surface")}
+    assert names == pictures | {"random-2d-val-last-3points.csv"}
 
 
 def test_between_runs_the_ends_are_their_losses(here, capsys):
@@ -217,7 +264,7 @@ def test_between_runs_the_ends_are_their_losses(here, capsys):
     losses = [load_predictor(run, "last", trust=True)[0].evaluate("train")["loss"] for run in runs[:1]]
     line = ["landscape", "--trust", "-q", "one", "--to", "two"]
     assert main([*line, "--points", "5", "--out", "mine"]) == 0
-    rows = read_csv("mine/between-runs-1d-train-last.csv")
+    rows = read_csv("mine/one-to-two-1d-train-last-5points.csv")
     assert [row["a"] for row in rows] == [-0.5, 0.0, 0.5, 1.0, 1.5]
     predictor, _ = load_predictor(runs[0], "last", trust=True)
     other = predictor.problem.layout.flatten(runs[1].load("last")["model"])
@@ -225,13 +272,13 @@ def test_between_runs_the_ends_are_their_losses(here, capsys):
     losses.append(predictor.evaluate("train")["loss"])
     assert [rows[1]["loss"], rows[3]["loss"]] == pytest.approx(losses, rel=1e-6)
     assert main([*line, "--to", "three", "--points", "3", "--out", "mine"]) == 0
-    assert len(read_csv("mine/between-runs-2d-train-last.csv")) == 9
+    assert len(read_csv("mine/one-to-two-three-2d-train-last-3points.csv")) == 9
 
 
 def test_the_path_of_the_trajectory_is_projected(here, capsys):
     run = train("run", "checkpoint.every=5", "checkpoint.keep=9")
     assert main(["landscape", "--trust", "-q", "run", "--directions", "pca", "--points", "3"]) == 0
-    rows = read_csv("run/landscape/pca-2d-train-last-path.csv")
+    rows = read_csv("run/landscape/pca-2d-train-last-3points-path.csv")
     predictor, _ = load_predictor(run, "last", trust=True)
     files = [*dict(sorted(run.older_checkpoints().items())).values(), run.checkpoint("last")]
     points = torch.stack([predictor.problem.layout.flatten(run.load_file(file)["model"]) for file in files]).double()
@@ -240,7 +287,10 @@ def test_the_path_of_the_trajectory_is_projected(here, capsys):
     found = np.array([[row["a"], row["b"]] for row in rows])
     np.testing.assert_allclose(np.abs(found), np.abs(expected), atol=2e-5)
     outside = (points - points[-1]).numpy() - expected @ theirs.components_
-    np.testing.assert_allclose([row["outside"] for row in rows], np.linalg.norm(outside, axis=1), atol=2e-5)
+    lengths = np.linalg.norm(outside, axis=1)
+    np.testing.assert_allclose([row["outside"] for row in rows], lengths, atol=2e-5)
+    sines = lengths[:-1] / np.linalg.norm((points - points[-1])[:-1].numpy(), axis=1)
+    np.testing.assert_allclose([row["projection_error"] for row in rows], [*sines, 0], atol=1e-4)
     assert [row["step"] for row in rows] == [5, 10, 15, 18]
     assert f"{theirs.explained_variance_ratio_[0]:.1%} of the variance" in capsys.readouterr().out
 
@@ -264,7 +314,7 @@ def test_the_diagnostic_stores_a_bounded_path_from_the_initial_weights(here, cap
 
     train("few", *stored, "checkpoint.keep=1")
     assert main(["landscape", "--trust", "-q", "few", "--directions", "pca", "--points", "3"]) == 0
-    assert [row["step"] for row in read_csv("few/landscape/pca-2d-train-last-path.csv")] == [*points, 18]
+    assert [row["step"] for row in read_csv("few/landscape/pca-2d-train-last-3points-path.csv")] == [*points, 18]
 
 
 def test_a_path_that_would_take_too_much_memory_is_refused(here, capsys):
@@ -298,9 +348,8 @@ def test_layers_are_compared_with_the_end_of_training(here, capsys):
     """Hidden units are those of a forward pass by hand; batch normalization uses the statistics of the examples."""
     keys = ("normalization=batch", "precision=float64", "diagnostic=trajectory", "validation.fraction=0")
     run = train("run", *keys)
-    words = ["--directions", "pca", "--points", "3", "--cka"]
-    assert main(["landscape", "--trust", "-q", "run", *words]) == 0
-    rows = read_csv("run/landscape/pca-2d-train-last-cka.csv")
+    assert main(["landscape", "--trust", "-q", "run", "--cka"]) == 0
+    rows = read_csv("run/landscape/cka-train.csv")
     predictor, _ = load_predictor(run, "last", trust=True)
     x = predictor.examples("train").all()[0]
     points = run.load("last")["diagnostics"]["trajectory"]["points"].values()
@@ -314,7 +363,15 @@ def test_layers_are_compared_with_the_end_of_training(here, capsys):
     expected = [compute_cka(k, hidden[-1]).item() for k in hidden]
     assert [row["hidden.0"] for row in rows] == pytest.approx(expected, rel=1e-6)
     assert rows[-1]["output"] == pytest.approx(1)
-    assert (run.path / "landscape/pca-2d-train-last-cka.png").exists()
+    folder = run.path / "landscape"
+    assert {file.name for file in folder.iterdir()} == {"cka-train.csv", "cka-train.png"}
+    for words in (["--directions", "random"], ["--directions", "pca", "--examples", "30"]):
+        more = ["--dims", "1", "--points", "3", "--cka", "--out", "mine"]
+        assert main(["landscape", "--trust", "-q", "run", *words, *more]) == 0
+    files = {file.name for file in Path("mine").glob("*.csv")} - {"run-cka-train.csv", "run-cka-train-30examples.csv"}
+    pca = "run-pca-1d-train-last-3points-30examples"
+    assert files == {"run-random-1d-train-last-3points.csv", f"{pca}.csv", f"{pca}-path.csv"}
+    assert read_csv("mine/run-cka-train.csv") == rows != read_csv("mine/run-cka-train-30examples.csv")
 
 
 @pytest.mark.parametrize(
@@ -324,12 +381,16 @@ def test_layers_are_compared_with_the_end_of_training(here, capsys):
             ["--directions", "pca"],
             "--directions  pca needs a trajectory that spans 2 dimensions, and the run has 1 point, which spans 0 dimensions; train with",
         ),
-        (["--to", "other"], "--to  the checkpoint is of another network"),
+        (["--to", "other"], "--to  arch.widths is [8] in run and [5] in other, so weights mean something else"),
         (["--to", "run"], "--to  the runs have the same weights"),
         (["--to", "nowhere"], "--to  "),
         (["--to", "run", "--directions", "pca"], "--directions  with --to"),
         (["--to", "run", "--dims", "2"], "--dims  1 --to makes 1 dimensions"),
-        (["--cka"], "--cka  compares the points of a trajectory: add --directions pca"),
+        (["--cka"], "--cka  needs a trajectory of at least 2 points, and the run has 1; train with"),
+        (["--cka", "--points", "9"], "--points  is of a grid, and --cka alone has none"),
+        (["--to-checkpoint", "best"], "--to-checkpoint  is of the runs of --to"),
+        (["--directions", "pca", "--seed", "1"], "--seed  is of random directions"),
+        (["--points", "2000"], "--points  must make at most 1,000,000 points, got 2,000 along each of 2 axes"),
         (["--dims", "3"], "--dims  must be 1 or 2, got 3"),
         (["--to", "run", "--to", "run", "--to", "run"], "--to  takes one or two runs, got 3"),
         (["--metric", "speed"], "--metric  must be one of loss, accuracy, error, got speed"),
@@ -344,6 +405,191 @@ def test_bad_input_is_refused_and_leaves_nothing(words, message, two_runs, capsy
     assert sorted(here.rglob("*")) == before
 
 
+def test_the_metric_is_checked_before_the_eigenvectors_which_show_progress(two_runs, capsys, monkeypatch):
+    counts: list[int] = []
+    multiply = SplitCurvature.multiply
+    monkeypatch.setattr(SplitCurvature, "multiply", lambda self, v: counts.append(1) or multiply(self, v))
+    monkeypatch.setattr("dlopt.console.PLAIN_EVERY", 0.0)
+    command = ["landscape", "--trust", "run", "--directions", "eigenvectors", "--points", "2", "--out", "eigen"]
+    assert main([*command, "--metric", "speed"]) == 2
+    assert not counts
+    assert main(command) == 0
+    assert len(counts) == LANCZOS_STEPS
+    assert (
+        f"eigenvectors: {48 * LANCZOS_STEPS:,} examples of {48 * LANCZOS_STEPS:,} examples" in capsys.readouterr().out
+    )
+    shutil.rmtree("eigen")
+
+
+def test_other_flags_make_other_files():
+    words = [
+        [], ["--dims", "1"], ["--split", "val"], ["--checkpoint", "best"], ["--seed", "1"], ["--points", "101"],
+        ["--extent", "2"], ["--extent", "2.0000001"], ["--examples", "10"], ["--statistics", "recomputed"],
+        ["--statistics", "stored"], ["--directions", "pca"], ["--directions", "eigenvectors"], ["--to", "a"],
+        ["--to", "b"], ["--to", "a", "--to", "b"], ["--to", "a", "--to-checkpoint", "best"],
+        ["--to", "a", "--checkpoint", "best"], ["--to", "a", "--checkpoint", "5", "--to-checkpoint", "best"],
+    ]  # fmt: skip
+    names = []
+    for each in words:
+        args = build_parser().parse_args(each)
+        assert check_flags(args)
+        names.append(name_grid(args, args.to))
+    assert len(set(names)) == len(words)
+    assert names[0] == "random-2d-train-last"
+    assert names[-1] == "to-a-1d-train-5-at-best"
+
+
+def test_runs_have_other_names_in_those_of_files(here):
+    paths = ["outputs/a/b", "a", "outputs/a", str(here / "c"), "../a", "x" * 200, "x" * 199 + "y", "\x1b[2J"]
+    names = [name_run(RunDirectory(path)) for path in paths]
+    assert names[:4] == ["a_b", "a", "a", "c"]
+    assert len(set(names[3:])) == 5
+    assert all(len(name) < 60 and name.isprintable() and "/" not in name for name in names)
+
+
+# ------------------------------------------------------------------------------------------- other runs
+
+SETTINGS = {
+    "activation": {"_target_": "dlopt.activation.relu.ReLU"},
+    "preprocess": {"standardize": {"_target_": "dlopt.preprocess.standardize.Standardize"}},
+    "loss": {"_target_": "dlopt.loss.cross_entropy.CrossEntropy", "metrics": ["error"]},
+    "regularization": {},
+    "arch": {"_target_": "mine.Net", "stride": 2},
+    "data": {"_target_": "dlopt.data.mnist1d.MNIST1D", "path": None, "train_size": None},
+}
+
+
+@pytest.mark.parametrize(
+    ("changes", "differences"),
+    [
+        ({}, []),
+        ({"seed": 3, "optimizer": {"lr": 1}, "regularization": {"l2": {"rate": 0.1}}}, []),
+        ({"data": SETTINGS["data"] | {"path": "elsewhere", "train_size": 100, "label_noise": 0.1}}, []),
+        ({"activation": {"_target_": "dlopt.activation.tanh.Tanh"}}, [("activation", "relu", "tanh")]),
+        ({"activation": {"_target_": "their.ReLU"}}, [("activation", "relu", "their.ReLU")]),
+        ({"preprocess": {}}, [("preprocess", "[standardize]", "[]")]),
+        ({"loss": SETTINGS["loss"] | {"metrics": []}}, [("loss.metrics", "[error]", "[]")]),
+        ({"arch": SETTINGS["arch"] | {"stride": 1, "pad": 1}}, [("arch.pad", "null", "1"), ("arch.stride", "2", "1")]),
+        ({"data": {"_target_": "dlopt.data.digits.Digits"}}, [("data", "mnist1d", "digits")]),
+        ({"data": 3}, [("data", "mnist1d", "None")]),
+    ],
+)
+def test_settings_that_change_the_function_or_the_loss_are_found(changes, differences):
+    assert list(compare_settings(SETTINGS, SETTINGS | changes)) == differences
+
+
+def change_checkpoint(run, change, name="last"):
+    content = run.load(name)
+    change(content)
+    write_checkpoint(run.checkpoint(name), content)
+
+
+@pytest.mark.parametrize(
+    ("factor", "message"), [(1.0, ""), (1.03, "outputs of two differ by"), (2.0, "give other outputs here")]
+)
+def test_fitted_preprocessing_of_another_run_may_differ_a_little(factor, message, here, capsys):
+    """The statistics of another seed's training split do; the sign of a component would make another function."""
+    one, two = (train(name, "preprocess=standardize") for name in ("one", "two"))
+
+    def change(content):
+        statistics = content["preprocessing"]["standardize"]
+        for value in statistics.values():
+            value.mul_(factor)
+        for value in content["model"].values():
+            value.mul_(1.01)
+
+    change_checkpoint(two, change)
+    before = one.checkpoint("last").read_bytes()
+    capsys.readouterr()
+    code = main(["landscape", "--trust", "-q", "one", "--to", "two", "--points", "2"])
+    err = capsys.readouterr().err
+    assert (code, message in err, bool(err)) == (2 if factor == 2 else 0, True, bool(message))
+    assert one.checkpoint("last").read_bytes() == before
+
+
+def test_the_line_to_another_checkpoint_of_the_same_run(here, capsys):
+    run = train("run", "checkpoint.every=5", "checkpoint.keep=9")
+    line = ["landscape", "--trust", "-q", "run", "--to", "run", "--points", "3"]
+    assert main([*line, "--checkpoint", "5", "--to-checkpoint", "last"]) == 0
+    rows = read_csv("run/landscape/to-run-1d-train-5-at-last-3points.csv")
+    predictor, _ = load_predictor(run, "5", trust=True)
+    start, end = (
+        predictor.problem.layout.flatten(run.load_file(file)["model"])
+        for file in (run.checkpoint_after(5), run.checkpoint("last"))
+    )
+    for row in rows:
+        predictor.w.copy_(torch.lerp(start, end, row["a"]))
+        assert row["loss"] == pytest.approx(predictor.evaluate("train")["loss"], rel=1e-5)
+    assert main(line) == 2
+    assert "name another run, or another --to-checkpoint" in capsys.readouterr().err
+
+
+def test_damage_in_checkpoints_of_another_run_is_reported(here, capsys):
+    train("one")
+    two = train("two", "seed=1", "checkpoint.every=5", "checkpoint.keep=9")
+    two.checkpoint("last").write_bytes(b"")
+    assert main(["landscape", "--trust", "-q", "one", "--to", "two", "--points", "2"]) == 0
+    assert "warning: last.safetensors is damaged" in capsys.readouterr().err
+
+
+# ------------------------------------------------------------------------------------------- trajectories
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda point: point.update(w=point["w"][:-1]), "run  the trajectory in its checkpoint is damaged: each point must be a step and 67 weights"),
+        (lambda point: point.update(w=point["w"].unsqueeze(0).expand(1000, -1)), "is damaged"),
+        (lambda point: point.update(w=point["w"].long()), "is damaged"),
+        (lambda point: point.update(w=3), "is damaged"),
+        (lambda point: point.update(step="\x1b[2J"), "is damaged"),
+        (lambda point: point.update(step=-1), "is damaged"),
+        (lambda point: point.pop("w"), "is damaged"),
+        (lambda point: point["w"].fill_(torch.nan), "warning: weights that are not finite are left out: those after step 8"),
+        (lambda point: point["w"].fill_(torch.inf), "warning: weights that are not finite are left out: those after step 8"),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize(
+    "flags", [["--directions", "pca", "--dims", "1", "--points", "3"], ["--cka"]], ids=["pca", "cka"]
+)
+def test_points_of_a_trajectory_that_are_no_weights(change, message, flags, two_runs, here, monkeypatch, capsys):
+    shutil.copytree("stored", here / "copy")
+    monkeypatch.chdir(here)
+    change_checkpoint(RunDirectory("copy"), lambda content: change(content["diagnostics"]["trajectory"]["points"][2]))
+    code = main(["landscape", "--trust", "-q", "copy", *flags])
+    captured = capsys.readouterr()
+    assert code == (0 if message.startswith("warning") else 2)
+    assert message in captured.err
+    assert "\x1b" not in captured.err
+    if code == 0:
+        (table,) = Path("copy/landscape").glob("*path.csv" if "pca" in flags else "cka*.csv")
+        assert [row["step"] for row in read_csv(table)] == [0, 4, 12, 16, 18]
+
+
+def test_a_damaged_older_checkpoint_is_left_out_of_the_path(here, capsys):
+    run = train("run", "checkpoint.every=5", "checkpoint.keep=9")
+    run.checkpoint_after(10).write_bytes(b"{}")
+    assert main(["landscape", "--trust", "-q", "run", "--directions", "pca", "--points", "2"]) == 0
+    assert "warning: checkpoint 10 is left out: it is damaged" in capsys.readouterr().err
+    assert [row["step"] for row in read_csv("run/landscape/pca-2d-train-last-2points-path.csv")] == [5, 15, 18]
+
+
+def test_weights_of_a_run_that_diverged_are_refused(here, capsys):
+    assert main(["train", "-q", *BLOBS, "hydra.run.dir=none", "optimizer=sgd", "optimizer.lr=1e20"]) == 0
+    assert main(["landscape", "--trust", "-q", "none"]) == 2
+    assert "none has no checkpoint: it diverged before one was due" in capsys.readouterr().err
+    wild = train("wild", "checkpoint.every=5", "checkpoint.keep=9")
+    change_checkpoint(wild, lambda content: content["model"]["output.bias"].fill_(torch.inf))
+    train("tame")
+    for words, message in (
+        (["wild"], "--checkpoint  the weights of step 18 are not finite: name an earlier one"),
+        (["tame", "--to", "wild"], "--to  the weights of wild after step 18 are not finite"),
+    ):
+        assert main(["landscape", "--trust", "-q", *words]) == 2
+        assert message in capsys.readouterr().err
+    assert main(["landscape", "--trust", "-q", "wild", "--checkpoint", "5", "--dims", "1", "--points", "2"]) == 0
+
+
 @pytest.fixture(scope="module")
 def runs_folder(tmp_path_factory):
     return tmp_path_factory.mktemp("runs")
@@ -351,9 +597,10 @@ def runs_folder(tmp_path_factory):
 
 @pytest.fixture
 def two_runs(runs_folder, here, monkeypatch):
-    """Return a folder with two runs of different networks, and its paths."""
+    """Return a folder with two runs of different networks and one with a trajectory, and its paths."""
     monkeypatch.chdir(runs_folder)
     if not (runs_folder / "run").exists():
+        train("stored", "diagnostic=trajectory", "diagnostic.trajectory.every=4", "checkpoint.keep=1")
         train("run", "checkpoint.keep=1")
         train("other", "arch.widths=[5]")
     return runs_folder, sorted(runs_folder.rglob("*"))

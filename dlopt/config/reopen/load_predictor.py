@@ -182,7 +182,9 @@ def load_checkpoint(run: RunDirectory, wanted: str = "best") -> LoadedCheckpoint
         remedy = f"; {damage[0]}" if damage else "; use best"
         raise ConfigError([("--checkpoint", f"{place} has no last checkpoint{remedy}")])
     if newest is None:
-        raise ConfigError([("run", f"{place} has no checkpoint yet: it was not trained to its end")])
+        has_diverged = run.status.get("status") == "diverged"
+        wrong = "has no checkpoint: it diverged before one was due" if has_diverged else "has no checkpoint yet"
+        raise ConfigError([("run", f"{place} {wrong}; checkpoint.every=N keeps one after N steps")])
     warnings = [f"{message}; the newest undamaged one is used" for message in (*damage, *newest.damage.values())]
     content = newest.content
     if wanted == "best" and content["best_step"] is not None:
