@@ -338,10 +338,10 @@ def test_a_lack_of_memory_is_reported_with_the_flags_that_help(error, run, capsy
 def test_a_lack_of_memory_is_not_blamed_on_layers():
     model = nn.Sequential(nn.Flatten(), nn.Linear(6, 4), Distances(), nn.Linear(4, CLASSES))
     for error in OUT_OF_MEMORY:
-        with pytest.raises(type(error)) as caught, second_derivatives(model, torch.zeros(2, 6)):
+        with pytest.raises(type(error)) as caught, second_derivatives(model, torch.zeros(2, 6), is_recurrent=False):
             raise error
         assert caught.value is error
-    with pytest.raises(LayerError, match="Distances"), second_derivatives(model, torch.zeros(2, 6)):
+    with pytest.raises(LayerError, match="Distances"), second_derivatives(model, torch.zeros(2, 6), is_recurrent=False):
         raise RuntimeError("not implemented")
 
 
