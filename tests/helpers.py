@@ -7,7 +7,7 @@ import io
 import os
 import re
 import tarfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.utils import get_class, instantiate
 from omegaconf import DictConfig, OmegaConf
+from PIL import Image
 
 from dlopt.activation.relu import ReLU
 from dlopt.config.build import build
@@ -329,11 +330,26 @@ def _write_table(folder: Path) -> list[str]:
     return [f"data.path={folder / 'my.csv'}", "data.target=answer"]
 
 
+def write_images(folder: Path, classes: Sequence[str] = ("ant", "bee", "cat"), each: int = 40) -> Path:
+    """Write grey images of 8x8 random pixels for each class, and return the folder."""
+    rng = np.random.default_rng(len(classes))
+    for name in classes:
+        (folder / name).mkdir(parents=True, exist_ok=True)
+        for i in range(each):
+            Image.fromarray(rng.integers(0, 256, (8, 8), dtype=np.uint8)).save(folder / name / f"{i:03}.png")
+    return folder
+
+
+def _write_folder(folder: Path) -> list[str]:
+    return [f"data.path={write_images(folder / 'photos')}", "data.size=8"]
+
+
 DATA_WRITERS: dict[str, Callable[[Path], list[str]]] = {
     "fashion_mnist": _write_downloads,
     "mnist": _write_downloads,
     "cifar10": _write_downloads,
     "arrays": _write_arrays,
+    "folder": _write_folder,
     "table": _write_table,
 }
 

@@ -13,6 +13,7 @@ from dlopt.base import sequences
 from dlopt.base.group import Group
 from dlopt.base.mapped_inputs import Inputs
 from dlopt.ranges import Count, Fraction
+from dlopt.storage.fingerprint import digest_files
 
 TargetKind = Literal["classes", "numbers"]
 
@@ -138,6 +139,10 @@ class Data:
     def files(self) -> list[Path]:
         """Return the user's files that it reads. Raise OptionError if one is missing. Known data have none."""
         return []
+
+    def digest(self) -> str:
+        """Return the digest by which a run recognizes these files: `sha256` in the encoding."""
+        return digest_files(self.files())
 
     def load(self) -> Dataset:
         raise NotImplementedError

@@ -30,7 +30,7 @@ def fetch(url: str, file: Path, check: Callable[[Path], None], remedy: str) -> N
     new_folders = [folder for folder in (file.parent, *file.parent.parents) if not folder.exists()]
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
-        with _allow_interrupt():
+        with allow_interrupt():
             _transfer(url, part, file.name, remedy)
             check(part)
         os.replace(part, file)
@@ -49,7 +49,7 @@ def fetch(url: str, file: Path, check: Callable[[Path], None], remedy: str) -> N
 
 
 @contextlib.contextmanager
-def _allow_interrupt() -> Iterator[None]:
+def allow_interrupt() -> Iterator[None]:
     """Let Ctrl-C raise KeyboardInterrupt, so that the part is removed and the terminal is restored."""
     before = signal.getsignal(signal.SIGINT)
     is_main_thread = threading.current_thread() is threading.main_thread()  # other threads get no signals

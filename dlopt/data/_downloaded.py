@@ -52,7 +52,7 @@ class DownloadedDataset(Data):
 
     def load(self) -> Dataset:
         files = self._files()
-        return data_files.cache.load(self, files, lambda: self._dataset(files))
+        return data_files.cache.load(self, fingerprint_files(files), lambda: self._dataset(files))
 
     @property
     def _name(self) -> str:

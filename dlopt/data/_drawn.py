@@ -34,4 +34,4 @@ def load_drawn(
         )
         return Dataset(train, test, **facts)  # type: ignore[arg-type]
 
-    return _files.cache.load(option, [], load)
+    return _files.cache.load(option, "", load)

@@ -11,7 +11,6 @@ from pathlib import Path
 from dlopt.base.data import Data, Dataset
 from dlopt.errors import OptionError, did_you_mean
 from dlopt.storage import memory, regular_file
-from dlopt.storage.fingerprint import fingerprint_files
 
 
 def find_file(path: str | None, suffixes: Sequence[str] = (), key: str = "path") -> Path:
@@ -73,12 +72,12 @@ class DatasetCache:
         self._key: tuple[str, str] | None = None
         self._dataset: Dataset | None = None
 
-    def load(self, option: Data, paths: Sequence[Path], read: Callable[[], Dataset]) -> Dataset:
-        """Return read(), or the last data set if the option and its files are the same.
+    def load(self, option: Data, fingerprint: str, read: Callable[[], Dataset]) -> Dataset:
+        """Return read(), or the last data set if the option and the fingerprint of its files are the same.
 
         train_size, label_noise and drop_last do not count: they act after reading.
         """
-        key = (repr(replace(option, train_size=None, label_noise=0.0, drop_last=False)), fingerprint_files(paths))
+        key = (repr(replace(option, train_size=None, label_noise=0.0, drop_last=False)), fingerprint)
         if self._dataset is None or self._key != key:
             self.clear()  # free the previous data set before this one is read
             self._key, self._dataset = key, read()

@@ -19,7 +19,7 @@ from dlopt.data._targets import TargetKindOption, TestFraction
 from dlopt.errors import OptionError, did_you_mean, join_truncated
 from dlopt.parts import Data, Dataset, Split
 from dlopt.storage import memory, torch_file
-from dlopt.storage.fingerprint import digest_files
+from dlopt.storage.fingerprint import digest_files, fingerprint_files
 
 EXACT = 2**24
 """Integers up to here are all different in float32."""
@@ -72,7 +72,9 @@ class ArrayData(Data):
 
     def load(self) -> Dataset:
         files = self.files()
-        return _files.cache.load(self, files, lambda: _own_splits.add_splits(self, self._dataset(files)))
+        return _files.cache.load(
+            self, fingerprint_files(files), lambda: _own_splits.add_splits(self, self._dataset(files))
+        )
 
     def load_like(self, encoding: Mapping[str, Any]) -> Dataset:
         alone = replace(self, group=None, time=None, validation_path=None, test_path=None)

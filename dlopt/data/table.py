@@ -17,7 +17,7 @@ from dlopt.data._csv import TableCells, format_count, is_number, parse_code, rea
 from dlopt.data._targets import TargetKindOption, TestFraction
 from dlopt.errors import OptionError, did_you_mean, join_truncated
 from dlopt.parts import Data, Dataset, Split
-from dlopt.storage.fingerprint import digest_files
+from dlopt.storage.fingerprint import digest_files, fingerprint_files
 
 COPIES, COPIES_TO_FIT = 3, 6
 """Copies of the inputs in memory as float32: all rows, the rows of training and test, and those of
@@ -93,7 +93,9 @@ class TableData(Data):
 
     def load(self) -> Dataset:
         files = self.files()
-        return _files.cache.load(self, files, lambda: _own_splits.add_splits(self, self._dataset(files)))
+        return _files.cache.load(
+            self, fingerprint_files(files), lambda: _own_splits.add_splits(self, self._dataset(files))
+        )
 
     def load_like(self, encoding: Mapping[str, Any]) -> Dataset:
         file = _files.find_file(self.path)

@@ -26,7 +26,7 @@ def stack(make, depth, width=30):
 
 def start_probe(model, init, bias=None, dtype=torch.float64):
     x = torch.randn(100, 8, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
-    start = MiniBatchInitProbe(model, CrossEntropy([]), Split(x, torch.arange(100) % 3), dtype, prng.key(0))
+    start = MiniBatchInitProbe(model, CrossEntropy([], None), Split(x, torch.arange(100) % 3), dtype, prng.key(0))
     bias = bias or Normal(0.0)
     w = sample_initial_weights(model, Layout.of(model), init, bias, 1.0, prng.key(0, "init"), dtype)
     return start, w, adjust_weights(w, init, bias, lambda: start)

@@ -40,7 +40,7 @@ def start_probe(net, init, bias, scale=1.0):
     draw = torch.Generator().manual_seed(1)
     x = scale * torch.randn(100, *inputs, generator=draw, dtype=torch.float64)
     start = MiniBatchInitProbe(
-        model.double(), CrossEntropy([]), Split(x, torch.arange(100) % 3), torch.float64, prng.key(0)
+        model.double(), CrossEntropy([], None), Split(x, torch.arange(100) % 3), torch.float64, prng.key(0)
     )
     w = sample_initial_weights(model, Layout.of(model), init, bias, 1.0, prng.key(0, "init"), torch.float64)
     return start, w, adjust_weights(w, init, bias, lambda: start)

@@ -44,7 +44,7 @@ def make_net(**keys):
 
 def make_objective(rules=(), lanes=None, size=None, norm=False):
     """Return an objective of a network with two heads, and weights."""
-    problem = Problem(make_net(norm=norm), CrossEntropy([]), rules, lanes=lanes, micro_batch_size=size)
+    problem = Problem(make_net(norm=norm), CrossEntropy([], None), rules, lanes=lanes, micro_batch_size=size)
     x, y = draw_data(lanes=lanes)
     if any(isinstance(rule, ShiftedTargets) for rule in rules):
         y = F.one_hot(y, CLASSES).double()
@@ -58,7 +58,7 @@ def hessian(f):
 
 def compute_heads(net, w, x):
     """Return output and auxiliary outputs at w."""
-    layout = Problem(net, CrossEntropy([])).layout
+    layout = Problem(net, CrossEntropy([], None)).layout
     return list_outputs(functional_call(net, layout.views(w), (x,)))
 
 
@@ -150,7 +150,7 @@ def test_factors_of_sampled_targets_are_the_gauss_newton_matrix_in_the_mean():
 
 def test_the_probe_of_inits_differentiates_the_losses_of_all_heads():
     net, (x, y) = make_net(), draw_data()
-    start = MiniBatchInitProbe(net, CrossEntropy([]), Split(x, y), torch.float64, prng.key(0))
+    start = MiniBatchInitProbe(net, CrossEntropy([], None), Split(x, y), torch.float64, prng.key(0))
     w = start.layout.flatten(dict(net.named_parameters())).detach()
     torch.testing.assert_close(start.outputs(w), compute_heads(make_net(), w, start.inputs)[0])
     g = grad(lambda v: add_by_hand(compute_heads(net, v, start.inputs), start.targets))(w)
@@ -219,7 +219,7 @@ def test_a_network_may_return_its_heads_in_inference_too():
         def forward(self, x):
             return super().forward(x) if self.training else (self.output(self.two(self.one(x))), [])
 
-    problem = Problem(Talkative((5,), CLASSES, WEIGHT).double(), CrossEntropy([]))
+    problem = Problem(Talkative((5,), CLASSES, WEIGHT).double(), CrossEntropy([], None))
     w = problem.bind(draw_weights(problem))
     x, _ = draw_data()
     assert problem.predict(w, x).shape == (8, CLASSES)

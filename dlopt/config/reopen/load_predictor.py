@@ -239,7 +239,11 @@ def _replace_data(data: Mapping[str, Any], arguments: Sequence[str]) -> dict[str
         elif argument in options:
             node = _load_data_option(argument)
         elif Path(argument).exists():
-            if "verify" not in node and "target" not in node:  # a known data set, which reads no files of the user
+            if not node.keys() & {
+                "verify",
+                "target",
+                "test_fraction",
+            }:  # a known data set, which reads no files of the user
                 node = _load_data_option("arrays")
             node["path"] = argument
         else:

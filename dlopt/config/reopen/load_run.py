@@ -20,7 +20,6 @@ from dlopt.config.schema.renamed_keys import ADDED_KEYS, ADDED_SETTINGS, RENAMED
 from dlopt.config.schema.targets import add_working_directory
 from dlopt.rundir.directory import RunDirectory
 from dlopt.rundir.find import is_file_name
-from dlopt.storage.fingerprint import digest_files
 from dlopt.storage.safe_read import SMALL, UnreadableFile, read_yaml
 from dlopt.training.checkpointing import FORMAT, find_mismatch
 from dlopt.training.experiment import Experiment
@@ -128,13 +127,14 @@ def _check_files(data: Mapping[str, Any], folders: Sequence[Path], digests: Call
         return
     files: Sequence[Path] = ()
     with contextlib.suppress(Exception):  # building and loading the data will fail too, and report the error
-        files = option(**{key: value for key, value in data.items() if key != "_target_"}).files()
+        known_data = option(**{key: value for key, value in data.items() if key != "_target_"})
+        files = known_data.files()
     is_recorded = bool(files)
     if not files and data.get("verify") is not True:  # with verify only official files are read
         paths = [Path(path).expanduser() for key in DATA_FILE_KEYS if isinstance(path := data.get(key), str)]
         files = [path for path in paths if os.path.lexists(path)]
     outside = [file for file in files if not _is_inside(file, folders)]
-    if outside and not (is_recorded and (known := digests()) and digest_files(files) in known):
+    if outside and not (is_recorded and (known := digests()) and known_data.digest() in known):
         wrong = f"names a file of yours, {outside[0]}, which is not the one that was read before"
         remedy = f"{trust_rule.TRUST_ADVICE}, or evaluate another one with --data FILE"
         raise ConfigError([("data.path", f"{wrong}; {remedy}")])

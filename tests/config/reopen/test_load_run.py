@@ -222,7 +222,7 @@ def test_every_key_of_a_data_option_that_names_a_file_is_known():
 
 
 def test_a_file_that_no_checkpoint_records_is_not_read(run, elsewhere, monkeypatch):
-    monkeypatch.setattr("dlopt.config.reopen.load_run.digest_files", lambda files: pytest.fail("read"))
+    monkeypatch.setattr("dlopt.base.data.digest_files", lambda files: pytest.fail("read"))
     write_config(run, make_data(TABLE, elsewhere / "my.csv"))
     with pytest.raises(ConfigError, match="names a file of yours"):
         load_config(run)
