@@ -919,6 +919,17 @@ class FaultyMean(RunningMean):
 
 
 @dataclass(frozen=True)
+class Filling:
+    """Replaces NaN by zeros."""
+
+    def fit(self, inputs: Tensor) -> dict[str, Tensor]:
+        return {}
+
+    def apply(self, inputs: Tensor, statistics: Mapping[str, Tensor]) -> Tensor:
+        return inputs.nan_to_num()
+
+
+@dataclass(frozen=True)
 class Negation:
     """Preprocessing: x <- -x."""
 

@@ -12,6 +12,8 @@ from torch import Tensor
 
 from dlopt.base.mapped_inputs import Inputs, MappedInputs
 
+SERIES = 3
+"""Dimensions of a batch of series, (N, channels, T)."""
 PADDING_TOKEN = 0
 """The token after the end of a sequence."""
 PADDING_CLASS = -1
@@ -31,6 +33,11 @@ def is_padded(inputs: Inputs) -> bool:
     if isinstance(inputs, MappedInputs):
         return False
     return inputs.numel() > 0 and not bool(mask_steps(inputs[..., -1:]).all())
+
+
+def is_padded_series(inputs: Inputs) -> bool:
+    """Return whether inputs are series, (N, channels, T), of which some are shorter than others."""
+    return len(inputs.shape) == SERIES and inputs.is_floating_point() and is_padded(inputs)
 
 
 def fill_padding(inputs: Tensor, mask: Tensor, value: float = 0.0) -> Tensor:

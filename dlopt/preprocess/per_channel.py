@@ -15,7 +15,7 @@ class PerChannel(ChunkedPreprocess):
 
     mu and sigma have shape (channels, 1, ...). Unlike preprocess=standardize, this keeps the pattern across positions.
     In data of shape (features,) each feature is a channel, and both options are equal. A channel that is constant in
-    training is only centred.
+    training is only centred. The padding of series of different lengths does not count and stays.
 
     Source: Simonyan and Zisserman 2015, section 2.1, who only subtract the mean; the division is customary.
     """

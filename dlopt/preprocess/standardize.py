@@ -13,7 +13,8 @@ from dlopt.preprocess._feature_stats import mean_and_std
 class Standardize(ChunkedPreprocess):
     """x <- (x - mu) / sigma for each feature, with mu and sigma (divided by N) over the training split.
 
-    A feature that is constant in training is only centred.
+    A feature that is constant in training is only centred. The padding of series of different lengths does not
+    count and stays.
 
     Slip: the Georgia Tech lecture says that this yields a standard normal distribution. It yields zero mean and unit
     variance; the shape of the distribution does not change.

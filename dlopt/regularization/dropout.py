@@ -7,12 +7,10 @@ import torch
 from torch import Tensor
 
 from dlopt import prng
+from dlopt.base.sequences import SERIES
 from dlopt.parts import Regularization, StochasticSite
 from dlopt.prng import Key
 from dlopt.ranges import Fraction
-
-SERIES = 3
-"""Dimensions of a batch of series: (B, channels, T)."""
 
 
 @dataclass(frozen=True)

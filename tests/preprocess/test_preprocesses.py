@@ -137,3 +137,23 @@ def test_an_error_of_a_fit_is_a_problem_of_its_key(error, message, data, monkeyp
     with pytest.raises(ConfigError) as caught:
         build_run(data[0], "center")
     assert caught.value.problems == [("preprocess.center", message)]
+
+
+@pytest.mark.parametrize("name", ["center", "mean_image", "minmax", "per_channel", "standardize"])
+def test_padding_of_series_stays_and_has_no_influence(name):
+    """A feature has the statistics of the examples that reach its step; a channel those of all valid steps."""
+    x, lengths = draw(20, (2, 7)), torch.arange(20) % 6 + 1  # no series reaches the last step
+    padding = torch.arange(7) >= lengths.unsqueeze(1)
+    x = x.masked_fill(padding.unsqueeze(1), torch.nan)
+    option = make(name)
+    statistics = option.fit(x)
+    y = option.apply(x, statistics)
+    assert torch.equal(y.isnan(), x.isnan())
+    assert all(v.isfinite().all() for v in statistics.values())
+    if name == "per_channel":
+        steps = x.movedim(1, -1)[~padding]
+        torch.testing.assert_close(y.movedim(1, -1)[~padding], option.apply(steps, option.fit(steps)))
+        return
+    for t in range(6):
+        alone = x[lengths > t][..., t : t + 1]
+        torch.testing.assert_close(y[lengths > t][..., t : t + 1], option.apply(alone, option.fit(alone)))

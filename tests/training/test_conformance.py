@@ -119,6 +119,13 @@ def test_a_custom_component_trains_saves_and_resumes(group, tmp_path):
     check([*problem(group, "custom"), *choose_custom(group)], tmp_path)
 
 
+@pytest.mark.parametrize("arch", ["rnn", "gru", "lstm", "transformer"])
+@pytest.mark.parametrize("keys", [("+data.per_step=true",), ("+data.kind=series", "preprocess=per_channel")])
+def test_a_network_on_sequences_of_different_lengths_trains_saves_and_resumes(arch, keys, tmp_path):
+    common = [o for o in problem("arch", arch) if "data" not in o]
+    check([f"arch={arch}", *common, "data=custom", "data._target_=mine.Sequences", *keys], tmp_path)
+
+
 def choose_custom(group: str) -> list[str]:
     """Return the overrides that choose the custom component of a group."""
     target, *keys = CUSTOM[group]

@@ -91,6 +91,8 @@ def check_data_compatibility(dataset: parts.Dataset, components: Components, pro
             problems.add(f"regularization.{name}", f"{wrong}: leave it out")
     if dataset.has_inputs:
         check_dims(components.several["augmentation"], dataset, problems)
+    for name in components.several["preprocess"] if dataset.tokens is not None else ():
+        problems.add(f"preprocess.{name}", "changes numbers, and this data has tokens: leave it out")
 
 
 def check_dims(augmentation: Mapping[str, parts.Augmentation], dataset: parts.Dataset, problems: Problems) -> None:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterator
+from collections.abc import Container, Iterable, Iterator
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from dlopt import parts
-from dlopt.base.sequences import is_padded, mask_steps, mask_targets
+from dlopt.base.mapped_inputs import Inputs
+from dlopt.base.sequences import is_padded_series, mask_steps, mask_targets
 from dlopt.config.compose import groups
 from dlopt.config.compose.static_config import StaticConfig
 from dlopt.config.problems import Problems
@@ -53,7 +54,7 @@ def find_padding_error(x: Tensor, tokens: int | None) -> str | None:
             return f"tokens must be int64 of shape (N, length), got {x.dtype} of shape {tuple(x.shape)}"
         if x.numel() and not (int(x.min()) >= 0 and int(x.max()) < tokens):
             return f"tokens must be 0 to {tokens - 1}, got {int(x.min())} to {int(x.max())}"
-    elif not (x.is_floating_point() and x.ndim == 3 and is_padded(x)):
+    elif not is_padded_series(x):
         return None
     elif (x.isnan().any(1) & mask_steps(x)).any():
         return "a step of a series has NaN in some channels; padding has it in all"
@@ -78,3 +79,23 @@ def find_steps_error(x: Tensor, y: Tensor, dataset: parts.Dataset) -> str | None
     if (mask & ~mask_steps(x)).any():
         return "a step of the padding has a target"
     return None
+
+
+def fit_padded(part: parts.Preprocess, x: Tensor) -> dict[str, Tensor]:
+    """Return the statistics of padded series. Raise ValueError if a preprocessing cannot leave out their padding."""
+    wrong = "cannot leave out the padding of series of different lengths"
+    message = f"{wrong}: use preprocess=per_channel, or cut the series to one length"
+    try:
+        statistics = part.fit(x)
+    except Exception as error:
+        raise ValueError(message) from error
+    if not all(values.isfinite().all() for values in statistics.values()):
+        raise ValueError(message)
+    return statistics
+
+
+def check_padding(before: Iterable[Inputs], after: Iterable[Inputs]) -> None:
+    """Raise ValueError if a preprocessing has moved or filled the padding of series."""
+    pairs = [(x, y) for x, y in zip(before, after, strict=True) if isinstance(x, Tensor) and isinstance(y, Tensor)]
+    if any(is_padded_series(x) and not torch.equal(mask_steps(x), mask_steps(y)) for x, y in pairs):
+        raise ValueError("must leave the padding of series as it is: NaN in all channels")

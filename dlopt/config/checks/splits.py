@@ -14,7 +14,7 @@ from torch import Tensor
 from dlopt import parts, prng
 from dlopt.base import sequences, splits
 from dlopt.base.mapped_inputs import MappedInputs, map_inputs
-from dlopt.config.checks.sequences import find_padding_error, find_steps_error
+from dlopt.config.checks.sequences import check_padding, find_padding_error, find_steps_error, fit_padded
 from dlopt.config.problems import Problems, describe_failure
 from dlopt.errors import join_truncated
 from dlopt.training.experiment import Settings, ValidationSettings
@@ -187,6 +187,7 @@ def apply_preprocessing(
             apply = partial(part.apply, statistics=statistics[name])
             shared = {id(split.inputs): split.inputs for split in (train, validation, test) if split is not None}
             changed = {key: map_inputs(apply, inputs) for key, inputs in shared.items()}
+            check_padding(shared.values(), changed.values())
         except Exception as error:
             problems.add(f"preprocess.{name}", describe_failure(error))
             return None
@@ -201,7 +202,8 @@ def _fit(part: parts.Preprocess, train: parts.Split) -> dict[str, Tensor]:
     """Return the statistics of the training rows; those of mapped inputs in chunks, if the part can do that."""
     if isinstance(train.inputs, MappedInputs) and isinstance(part, parts.ChunkedPreprocess):
         return part.fit_chunks(train.inputs.select(train.rows).chunks(), train.inputs.dtype)
-    return part.fit(train.gather()[0])
+    x = train.gather()[0]
+    return fit_padded(part, x) if sequences.is_padded_series(x) else part.fit(x)
 
 
 _valid_datasets: weakref.WeakValueDictionary[tuple[int, bool], parts.Dataset] = weakref.WeakValueDictionary()
@@ -282,7 +284,7 @@ def _find_split_error(split: parts.Split, dataset: parts.Dataset, *, may_lack: b
 
 def _is_finite(x: Tensor) -> bool:
     """Return whether all numbers of the inputs are finite, but for the padding of series."""
-    if x.ndim == 3 and sequences.is_padded(x):
+    if sequences.is_padded_series(x):
         x = sequences.fill_padding(x, sequences.mask_steps(x))
     return all(torch.isfinite(bound) for bound in x.aminmax())
 

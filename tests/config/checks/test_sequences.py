@@ -79,6 +79,13 @@ def test_faulty_sequences_are_refused(name):
         (["arch=mlp", "+data.kind=series", "+data.padded=false", "+data.per_step=true"], "arch", "once for each"),
         (["augmentation=shift"], "augmentation.shift", "this data has tokens"),
         (["augmentation=shift", "+data.kind=series"], "augmentation.shift", "would move or fill the padding"),
+        (["preprocess=center"], "preprocess.center", "this data has tokens"),
+        (["preprocess=zca", "+data.kind=series", "arch=gru"], "preprocess.zca", "cannot leave out the padding"),
+        (
+            ["preprocess=custom", "preprocess.custom._target_=mine.Filling", "+data.kind=series", "arch=gru"],
+            "preprocess.custom",
+            "must leave the padding",
+        ),
         (["data.label_noise=0.1", "+data.per_step=true"], "data.label_noise", "for each step"),
     ],
 )
