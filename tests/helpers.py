@@ -5,6 +5,7 @@ import gzip
 import inspect
 import io
 import os
+import random
 import re
 import tarfile
 from collections.abc import Callable, Sequence
@@ -344,6 +345,26 @@ def _write_folder(folder: Path) -> list[str]:
     return [f"data.path={write_images(folder / 'photos')}", "data.size=8"]
 
 
+def make_reviews(count: int, seed: int = 0) -> list[tuple[str, str]]:
+    """Return texts of different lengths and their labels: one word of each text decides."""
+    rng, words = (
+        random.Random(seed),
+        ["the", "film", "a", "story", "of", "plain", "people", "with", "some", "music", "and", "long", "scenes"],
+    )
+    reviews = []
+    for i in range(count):
+        text = rng.choices(words, k=rng.randint(2, 9))
+        text.insert(rng.randrange(len(text)), rng.choice([["bad", "dull", "poor"], ["good", "fine", "great"]][i % 2]))
+        reviews.append((" ".join(text), ["no", "yes"][i % 2]))
+    return reviews
+
+
+def _write_texts(folder: Path) -> list[str]:
+    lines = ["text,label", *(f"{text},{label}" for text, label in make_reviews(120))]
+    (folder / "texts.csv").write_text("\n".join(lines))
+    return [f"data.path={folder / 'texts.csv'}"]
+
+
 DATA_WRITERS: dict[str, Callable[[Path], list[str]]] = {
     "fashion_mnist": _write_downloads,
     "mnist": _write_downloads,
@@ -351,6 +372,7 @@ DATA_WRITERS: dict[str, Callable[[Path], list[str]]] = {
     "arrays": _write_arrays,
     "folder": _write_folder,
     "table": _write_table,
+    "text": _write_texts,
 }
 
 

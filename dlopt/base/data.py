@@ -157,7 +157,11 @@ class Data:
         return replace(dataset, outputs=max(dataset.outputs, len(encoding.get("classes", ()))))
 
     def fit(self, train: Split, encoding: Mapping[str, Any]) -> Mapping[str, Any]:
-        """Return the encoding of the data set with the statistics of the rows of a run's training split, if any."""
+        """Return the encoding of the data set with the statistics of the rows of a run's training split, if any.
+
+        Its entry `tokens`, if given, is the size of a vocabulary that the encoded inputs have in place of that of the
+        loaded ones. The texts of `notices` are printed before a run starts.
+        """
         return encoding
 
     def transform_inputs(self, inputs: Tensor, encoding: Mapping[str, Any]) -> Tensor:

@@ -127,7 +127,7 @@ def _build(
     components = fit_loss(components, encoded.value_or_none, fitted, problems)
     network = problems.attempt(
         lambda: build_network(
-            groups["arch"], data.value.dataset, components, settings.value, saved, typed_overrides, problems
+            groups["arch"], encoded.value.dataset, components, settings.value, saved, typed_overrides, problems
         )
     )
     preprocess = components.several["preprocess"]
@@ -206,7 +206,7 @@ def _build(
         others={group: component for group, component in components.by_group.items() if group not in used_here},
         pixel_scale=pixel_scale.value_or_none,
     )
-    return experiment, problems.notices
+    return experiment, [*problems.notices, *(f"data: {notice}" for notice in dataset.encoding.get("notices", ()))]
 
 
 def _pop_groups(tree: dict[str, Any], problems: Problems) -> dict[str, dict[str, Any]]:

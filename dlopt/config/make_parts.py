@@ -139,23 +139,23 @@ def encode_data(
                 results[id(tensor)] = method(tensor, encoding)
             return results[id(tensor)]
 
-        def encode_split(split: parts.Split) -> parts.Split:
+        def encode_split(split: Any) -> Any:
+            if split is None:
+                return None
             inputs = split.inputs
             if not isinstance(inputs, MappedInputs):  # mapped inputs have no statistics of the data option
                 inputs = transform(inputs, option.transform_inputs)
             return parts.Split(inputs, transform(split.targets, option.transform_targets), split.rows)
 
-        def encode_optional(split: parts.Split | None) -> parts.Split | None:
-            return None if split is None else encode_split(split)
-
         whole = dataclasses.replace(
             dataset,
             train=encode_split(dataset.train),
             test=encode_split(dataset.test),
-            validation=encode_optional(dataset.validation),
+            validation=encode_split(dataset.validation),
+            tokens=encoding.get("tokens", dataset.tokens),
             encoding=encoding,
         )
-        return EncodedData(whole, encode_split(train), encode_optional(validation))
+        return EncodedData(whole, encode_split(train), encode_split(validation))
 
     encoded = _call("data", encode, problems)
     if encoded is None:

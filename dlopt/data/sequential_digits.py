@@ -32,6 +32,7 @@ class SequentialDigits(Digits):
             order = torch.randperm(64, generator=prng.generator(prng.key(0, "pixels")))
 
         def to_series(split: Split) -> Split:
-            return Split(split.gather()[0].flatten(2)[:, :, order], split.targets)
+            pixels, digits = split.gather()
+            return Split(pixels.flatten(2)[:, :, order], digits)
 
         return replace(images, train=to_series(images.train), test=to_series(images.test))

@@ -12,8 +12,9 @@ from dlopt.config.compose import groups
 from dlopt.data import _files
 from dlopt.data import digits as digits_module
 from dlopt.data import mnist1d as mnist1d_module
+from dlopt.data.text import BYTE_VALUES
 
-DRAWN = ("adding", "quadratic")
+WITHOUT_COPY = ("adding", "characters", "copying", "quadratic")
 NAMES = [name for name in groups.list_option_names("data") if name not in ("custom", "none")]
 
 
@@ -22,7 +23,9 @@ def load(name, folder, place=None):
     for module in (digits_module, mnist1d_module):
         module._load.cache_clear()
     _files.cache.clear()
-    overrides = write_data_files(name, folder) or ([] if place is None or name in DRAWN else [f"data.path={place}"])
+    overrides = write_data_files(name, folder) or (
+        [] if place is None or name in WITHOUT_COPY else [f"data.path={place}"]
+    )
     return instantiate(compose_config(f"data={name}", *overrides).data).load()
 
 
@@ -45,11 +48,12 @@ def test_inputs_and_targets_are_consistent_and_the_splits_disjoint(dataset):
         x, y = split.gather()
         assert len(x) == len(y) == len(split) > 0
         assert tuple(x.shape[1:]) == dataset.shape
-        assert x.dtype == torch.float32
+        assert x.dtype == {None: torch.float32, BYTE_VALUES: torch.uint8}.get(dataset.tokens, torch.int64)
         assert x.isfinite().all()
         if dataset.kind == "classes":
             assert y.dtype == torch.int64
-            assert y.unique().tolist() == list(range(dataset.outputs))
+            assert y.unique().tolist() == list(range(dataset.outputs)) or (dataset.per_step and split is dataset.test)
+            assert 0 <= y.min() <= y.max() < dataset.outputs
         else:
             assert y.shape == (len(x), dataset.outputs)
             assert y.isfinite().all()

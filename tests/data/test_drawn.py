@@ -45,7 +45,27 @@ def test_the_baseline_of_adding_is_a_sixth():
     assert (y - 1).square().mean().item() == pytest.approx(1 / 6, rel=0.01)
 
 
-@pytest.mark.parametrize("option", ["adding"])
+def test_copying_is_the_word_after_the_delay():
+    """Written out, as the paper describes it, symbol by symbol."""
+    data = make_option("data", "copying", delay=5, word=3, letters=4, size=200, test_size=50).load()
+    assert (data.outputs, data.tokens, data.shape, data.per_step) == (5, 7, (11,), True)
+    letters = set()
+    for x, y in zip(*(tensor.tolist() for tensor in data.train.gather()), strict=True):
+        word = [token - 1 for token in x[:3]]
+        letters |= set(word)
+        blank, delimiter = 4, 5
+        assert [token - 1 for token in x] == [*word, *[blank] * 4, delimiter, *[blank] * 3]
+        assert y == [*[blank] * 8, *word]
+    assert letters == set(range(4))
+
+
+def test_the_letters_of_copying_are_equally_likely_at_each_place():
+    y = make_option("data", "copying", delay=1, word=2, letters=3, size=9000).load().train.targets[:, -2:]
+    pairs = (3 * y[:, 0] + y[:, 1]).bincount(minlength=9) / 9000
+    np.testing.assert_allclose(pairs, 1 / 9, atol=4 * math.sqrt(1 / 9 / 9000))
+
+
+@pytest.mark.parametrize("option", ["adding", "copying"])
 def test_drawn_sequences_are_the_same_in_every_process_and_differ_between_the_splits(option):
     data = make_option("data", option)
     one = data.load()
@@ -59,7 +79,7 @@ def test_drawn_sequences_are_the_same_in_every_process_and_differ_between_the_sp
     assert not torch.equal(few.test.inputs, few.train.inputs)
 
 
-@pytest.mark.parametrize("option", ["adding"])
+@pytest.mark.parametrize("option", ["adding", "copying"])
 def test_wrong_keys_of_drawn_sequences_are_refused(option, monkeypatch):
     assert_refused(make_option("data", option, path="my.csv").load, "path", "drawn, not read")
     monkeypatch.setattr(memory, "get_available", lambda: 10_000_000)

@@ -121,10 +121,12 @@ def test_tables_that_exceed_the_memory_are_refused(tmp_path):
 @pytest.mark.parametrize("option", sorted(DATA_WRITERS.keys() - {"folder"}))
 def test_pipes_and_devices_are_refused(option, kind, tmp_path):
     write_data_files(option, tmp_path)
-    (first,) = tmp_path.glob({"arrays": "my.npz", "table": "my.csv", "cifar10": "cifar*"}.get(option, "train-labels*"))
+    (first,) = tmp_path.glob(
+        {"arrays": "my.npz", "table": "my.csv", "text": "texts.csv", "cifar10": "cifar*"}.get(option, "train-labels*")
+    )
     first.unlink()
     os.mkfifo(first) if kind == "a pipe" else first.symlink_to("/dev/zero")
-    own = {"arrays": PLAIN, "table": TABLE}.get(option)
+    own = {"arrays": PLAIN, "table": TABLE, "text": make_option("data", "text")}.get(option)
     data = official(option, tmp_path) if own is None else replace(own, path=str(first))
     assert_refused(data.load, "path", first.name)
 

@@ -58,6 +58,14 @@ SMALL = {
     **{name: ["arch.width=4"] for name in SERIES},
 }
 """Keys that make a network small."""
+SEQUENCES = {
+    "adding": ["data.length=8"],
+    "characters": ["data.length=8"],
+    "copying": ["data.delay=4", "data.word=2"],
+    "sequential_digits": [],
+    "text": ["data.length=8"],
+}
+"""Data of sequences, and keys that make them short."""
 SHAPES = {0: "[4]", 1: "[1,8]", 2: "[2,6,6]"}
 
 
@@ -68,7 +76,9 @@ def problem(group: str, option: str) -> list[str]:
     if option in ("surface", "quadratic") or (group, option) == ("data", "none"):
         data = "quadratic" if option == "quadratic" else "none"
         return [*common[1:], f"data={data}", "epochs=4", "batch_size=full"]
-    if group != "arch":
+    if group == "data" and option in SEQUENCES:
+        common += ["arch=lstm", "arch.width=4", *SEQUENCES[option]]
+    elif group != "arch":
         common += ["arch=mlp", "arch.widths=[6]"]
     if group != "data" or option == "custom":
         is_of_pixels = declares(group, option, "uses_pixels")

@@ -273,8 +273,8 @@ def _find_split_error(split: parts.Split, dataset: parts.Dataset, *, may_lack: b
     y = sequences.list_targets(y)
     if not y.is_floating_point() and len(y) and not (int(y.min()) >= 0 and int(y.max()) < dataset.outputs):
         return f"labels must be 0 to {dataset.outputs - 1}, got {int(y.min())} to {int(y.max())}"
-    if isinstance(x, MappedInputs) or (may_lack and dataset.tokens is None):  # a data option checks the files it maps
-        return None
+    if isinstance(x, MappedInputs) or (may_lack and (dataset.tokens is None or x.dtype == torch.uint8)):
+        return None  # a data option checks the files that it maps, and makes tokens of bytes
     if error := find_padding_error(x, dataset.tokens):
         return error
     if x.is_floating_point() and x.numel() and not _is_finite(x):

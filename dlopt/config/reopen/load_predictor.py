@@ -26,10 +26,13 @@ from dlopt.rundir.directory import RunDirectory
 from dlopt.rundir.display import display_path
 from dlopt.training.inference import Predictor
 
-TRAINING_KEYS = ("train_size", "label_noise", "drop_last", "test_fraction")
+TRAINING_KEYS = ("train_size", "label_noise", "drop_last", "test_fraction", "validation_fraction")
 """Data keys that only training uses; all examples of other data are evaluated."""
 SPLIT_KEYS = ("group", "time", "validation_path", "test_path")
 """Further ones, null if unused, of the data options of dlopt; custom data may use these names otherwise."""
+
+OWN_FILES = {"verify", "target", "test_fraction", "encoding"}
+"""Keys of the data options that read a user's files: each has one of them."""
 
 
 def load_predictor(
@@ -40,7 +43,7 @@ def load_predictor(
     device: str = "auto",
     trust: bool = False,
 ) -> tuple[Predictor, list[str]]:
-    """Load a checkpoint of a run for inference, and return the predictor and warnings about damaged checkpoints.
+    """Load a checkpoint of a run for inference; return the predictor, and warnings about damage and about other data.
 
     run         a run directory
     checkpoint  best, last, average, or a number of steps
@@ -79,7 +82,7 @@ def load_predictor(
     components = fit_loss(components, encoded.value_or_none, fitted, problems)
     network = problems.attempt(
         lambda: build_network(
-            groups["arch"], dataset, components, settings.value, content.get("model", {}), (), problems
+            groups["arch"], encoded.value.dataset, components, settings.value, content.get("model", {}), (), problems
         )
     )
     problems.raise_if_any()
@@ -112,7 +115,7 @@ def load_predictor(
         threads=choose_threads(settings.value, model, train),
         deterministic=settings.value.deterministic,
     )
-    return predictor, warnings
+    return predictor, warnings + (problems.notices if data else [])
 
 
 def _select_config(saved: Mapping[str, Any], data: Sequence[str], device: str) -> dict[str, Any]:
@@ -239,11 +242,7 @@ def _replace_data(data: Mapping[str, Any], arguments: Sequence[str]) -> dict[str
         elif argument in options:
             node = _load_data_option(argument)
         elif Path(argument).exists():
-            if not node.keys() & {
-                "verify",
-                "target",
-                "test_fraction",
-            }:  # a known data set, which reads no files of the user
+            if not node.keys() & OWN_FILES:  # a known data set, which reads no files of the user
                 node = _load_data_option("arrays")
             node["path"] = argument
         else:
