@@ -28,13 +28,12 @@ from dlopt.config.checks.pixels import find_pixel_scale
 from dlopt.config.compose import groups as compose_groups
 from dlopt.config.compose.nested_options import SCHEDULES
 from dlopt.config.fit_loss import fit_loss
+from dlopt.config.load_data import encode_data, load_data
 from dlopt.config.make_parts import (
     Override,
     build_components,
     build_initial_weights,
     build_network,
-    encode_data,
-    load_data,
 )
 from dlopt.config.problems import Problems
 from dlopt.config.schema.settings import build_settings

@@ -9,7 +9,8 @@ import torch
 from dlopt import parts
 from dlopt.base.splits import count_classes
 from dlopt.config.checks.splits import FittedDataState
-from dlopt.config.make_parts import Components, EncodedData
+from dlopt.config.load_data import EncodedData
+from dlopt.config.make_parts import Components
 from dlopt.config.problems import Problems
 from dlopt.errors import OptionError
 

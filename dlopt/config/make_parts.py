@@ -16,10 +16,8 @@ from torch.nn.modules.module import register_module_parameter_registration_hook
 from dlopt import parts, prng
 from dlopt.base.group import declared_groups
 from dlopt.base.layout import Layout
-from dlopt.base.mapped_inputs import MappedInputs
 from dlopt.config.checks.input_free import check_inputs, ignore_inputs
 from dlopt.config.checks.sequences import check_arch, describe_data
-from dlopt.config.checks.splits import FittedDataState, check_dataset
 from dlopt.config.problems import ConfigError, Problems, locate_error
 from dlopt.config.schema import targets
 from dlopt.config.stateful_modules import replace_stateful_modules
@@ -71,97 +69,11 @@ class Components:
         return {f"{group}.{key}": part for group in groups for key, part in self.several[group].items()}
 
 
-class LoadedData(NamedTuple):
-    """A data option and the data set that it has loaded."""
-
-    option: parts.Data
-    dataset: parts.Dataset
-
-
-class EncodedData(NamedTuple):
-    """The data of a run, encoded by its statistics: the data set, and its training and validation split."""
-
-    dataset: parts.Dataset
-    train: parts.Split
-    validation: parts.Split | None
-
-
 class Network(NamedTuple):
     """A network, and the names of the parameters to which the init has already given values."""
 
     model: nn.Module
     initialized: Collection[str]
-
-
-def load_data(node: targets.Node, fitted: FittedDataState | None, problems: Problems) -> LoadedData | None:
-    """Build the data option and load its data set; None with a problem added."""
-    option = _build_component("data", "data", node, problems)
-    if option is None:
-        return None
-    encoding = fitted.encoding if fitted is not None and fitted.is_other_data else None
-    dataset = _call("data", lambda: option.load() if encoding is None else option.load_like(encoding), problems)
-    if dataset is None:
-        return None
-    if not isinstance(dataset, parts.Dataset):
-        problems.add("data", f"load() must return a dlopt.parts.Dataset, got a {type(dataset).__name__}")
-        return None
-    if fitted is not None and encoding is None and fitted.encoding.get("sha256") != dataset.encoding.get("sha256"):
-        message = "the file has changed since the run read it, so its splits differ"
-        problems.add("data.path", f"{message}; evaluate the present file with --data FILE, or train again")
-        return None
-    problems.notices += [f"data: {notice}" for notice in dataset.notices]
-    may_lack = parts.overrides(option, "transform_inputs", parts.Data)
-    return LoadedData(option, dataset) if check_dataset(dataset, problems, may_lack=may_lack) else None
-
-
-def encode_data(
-    data: LoadedData,
-    train: parts.Split,
-    validation: parts.Split | None,
-    fitted: FittedDataState | None,
-    problems: Problems,
-) -> EncodedData | None:
-    """Fit the data option on the training rows only, then apply it to all splits; None with a problem added.
-
-    The statistics of a finished run are applied unchanged. Splits share the same tensors as before, and runs share
-    those that do not change.
-    """
-    option, dataset = data
-    results: dict[int, Tensor] = {}
-
-    def encode() -> EncodedData:
-        encoding = option.fit(train, dataset.encoding) if fitted is None else fitted.encoding
-        if not isinstance(encoding, Mapping):
-            raise ValueError(f"fit() must return a mapping, got a {type(encoding).__name__}")
-
-        def transform(tensor: Tensor, method: Callable[[Tensor, Mapping[str, Any]], Tensor]) -> Tensor:
-            if id(tensor) not in results:
-                results[id(tensor)] = method(tensor, encoding)
-            return results[id(tensor)]
-
-        def encode_split(split: Any) -> Any:
-            if split is None:
-                return None
-            inputs = split.inputs
-            if not isinstance(inputs, MappedInputs):  # mapped inputs have no statistics of the data option
-                inputs = transform(inputs, option.transform_inputs)
-            return parts.Split(inputs, transform(split.targets, option.transform_targets), split.rows)
-
-        whole = dataclasses.replace(
-            dataset,
-            train=encode_split(dataset.train),
-            test=encode_split(dataset.test),
-            validation=encode_split(dataset.validation),
-            tokens=encoding.get("tokens", dataset.tokens),
-            encoding=encoding,
-        )
-        return EncodedData(whole, encode_split(train), encode_split(validation))
-
-    encoded = _call("data", encode, problems)
-    if encoded is None:
-        return None
-    is_same = all(id(tensor) == original for original, tensor in results.items())
-    return encoded if check_dataset(dataset if is_same else encoded.dataset, problems) else None
 
 
 def build_components(groups: Mapping[str, targets.Node], problems: Problems) -> Components:
@@ -171,10 +83,10 @@ def build_components(groups: Mapping[str, targets.Node], problems: Problems) -> 
     for group, node in groups.items():
         declared = declared_groups().get(group)
         if declared is None or declared.multiple:
-            instances = {key: _build_component(f"{group}.{key}", group, inner, problems) for key, inner in node.items()}
+            instances = {key: build_component(f"{group}.{key}", group, inner, problems) for key, inner in node.items()}
             several[group] = {key: component for key, component in instances.items() if component is not None}
         elif group not in ("data", "arch") and not declared.nested:
-            component = _build_component(group, group, node, problems)
+            component = build_component(group, group, node, problems)
             if component is not None:
                 single[group] = component
     return Components(single, several, problems)
@@ -230,7 +142,7 @@ def build_network(
             with _limit_parameters(saved):
                 return replace_stateful_modules(targets.instantiate(node, **arguments))
 
-    model = _call("arch", make, problems)
+    model = call("arch", make, problems)
     if model is None:
         return None
     if not isinstance(model, nn.Module):
@@ -313,11 +225,11 @@ def build_initial_weights(
         raise ConfigError([(error.key, str(error))]) from error
 
 
-def _build_component(path: str, group: str, node: targets.Node, problems: Problems) -> Any:
+def build_component(path: str, group: str, node: targets.Node, problems: Problems) -> Any:
     """Build one component; None if it has no target or its keys are wrong, or with a problem added."""
     if not (isinstance(node, dict) and "_target_" in node and problems.has_no_problem(path)):
         return None
-    component = _call(path, partial(targets.instantiate, node), problems)
+    component = call(path, partial(targets.instantiate, node), problems)
     if component is None:
         return None
     declared = declared_groups().get(group)
@@ -329,7 +241,7 @@ def _build_component(path: str, group: str, node: targets.Node, problems: Proble
     return component
 
 
-def _call(path: str, make: Callable[[], Any], problems: Problems) -> Any:
+def call(path: str, make: Callable[[], Any], problems: Problems) -> Any:
     """Return the result of a call; None with a problem added if it raises any exception, as custom code may."""
     try:
         return make()

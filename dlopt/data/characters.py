@@ -16,7 +16,7 @@ from dlopt.data._targets import TestFraction
 from dlopt.errors import OptionError, join_truncated
 from dlopt.parts import Data, Dataset, Split
 from dlopt.ranges import Count
-from dlopt.storage.fingerprint import digest_files
+from dlopt.storage.fingerprint import digest_files, fingerprint_files
 
 SHIPPED = Path(__file__).with_name("genesis.txt")
 PER_CHARACTER = 60
@@ -60,7 +60,7 @@ class Characters(Data):
 
     def load(self) -> Dataset:
         files = self.files()
-        return _files.cache.load(self, files, lambda: self._dataset(*files or [SHIPPED]))
+        return _files.cache.load(self, fingerprint_files(files), lambda: self._dataset(*files or [SHIPPED]))
 
     def load_like(self, encoding: Mapping[str, Any]) -> Dataset:
         (file,) = self.files() or [SHIPPED]

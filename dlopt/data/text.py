@@ -19,7 +19,7 @@ from dlopt.data._tokenizing import TokenizerKind
 from dlopt.errors import OptionError, did_you_mean, join_truncated
 from dlopt.parts import Data, Dataset, Split
 from dlopt.ranges import Count, Range
-from dlopt.storage.fingerprint import digest_files
+from dlopt.storage.fingerprint import digest_files, fingerprint_files
 
 BYTES_PER_TOKEN = 16
 """Of a text, so many bytes are kept for each token of `length`: words have about 6."""
@@ -81,7 +81,7 @@ class TextData(Data):
 
     def load(self) -> Dataset:
         files = self.files()
-        return _files.cache.load(self, files, lambda: self._dataset(files))
+        return _files.cache.load(self, fingerprint_files(files), lambda: self._dataset(files))
 
     def load_like(self, encoding: Mapping[str, Any]) -> Dataset:
         if "tokenizer" not in encoding:

@@ -17,7 +17,8 @@ from dlopt.config.checks.splits import FittedDataState, apply_preprocessing, spl
 from dlopt.config.compose import groups as compose_groups
 from dlopt.config.compose.nested_options import SCHEDULES
 from dlopt.config.fit_loss import fit_loss
-from dlopt.config.make_parts import build_components, build_network, encode_data, load_data
+from dlopt.config.load_data import encode_data, load_data
+from dlopt.config.make_parts import build_components, build_network
 from dlopt.config.problems import ConfigError, Problems
 from dlopt.config.reopen import load_run
 from dlopt.config.schema.settings import build_settings
