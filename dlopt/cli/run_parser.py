@@ -33,5 +33,7 @@ def parse_seed(text: str) -> int:
 
 def _parse_whole_number(text: str, least: int) -> int:
     if not (text.isdecimal() and len(text) <= MAX_DIGITS and int(text) >= least):
-        raise ArgumentTypeError(f"must be a whole number from {least} to {10**MAX_DIGITS - 1:,}, got {text}")
+        raise ArgumentTypeError(
+            f"must be a whole number of at most {MAX_DIGITS} digits and at least {least}, got {text}"
+        )
     return int(text)
