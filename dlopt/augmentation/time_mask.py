@@ -18,8 +18,8 @@ class TimeMask(Augmentation):
     """Replaces intervals of each series, in all channels.
 
     The length of an interval is uniform in 0, ..., most, and its beginning uniform among the positions at which it lies
-    in the series. Intervals may overlap. In a padded sequence they lie before the padding, and are at most as long as
-    it is.
+    in the series. Intervals may overlap. In a padded series they lie before the padding; one that is longer than the
+    series covers all of it.
 
     most    maximum length of an interval, in positions; at most the length of the series, else ValueError
     count   number of intervals
@@ -45,7 +45,7 @@ class TimeMask(Augmentation):
     def _draw_intervals(self, lengths: Tensor, like: Tensor, key: Key) -> Tensor:
         """Return whether each position lies in an interval, (B, 1, length), for series of these lengths (B, 1)."""
         u = prng.uniform(key, (2, len(like), self.count), like.device)
-        size = (u[0] * (self.most + 1)).floor().clamp(max=lengths)
+        size = (u[0] * (self.most + 1)).floor()  # one longer than the series covers it, wherever it begins
         begin = (u[1] * (lengths - size + 1)).floor()
         position = torch.arange(like.shape[-1], device=like.device)
         begin, end = begin.unsqueeze(-1), (begin + size).unsqueeze(-1)

@@ -1,6 +1,7 @@
 """Colours and tones of pixels against colorsys, Pillow and formulas written out, and the draws of TrivialAugment."""
 
 import colorsys
+import itertools
 import math
 
 import numpy as np
@@ -248,6 +249,8 @@ def test_operation_strength_and_sign_are_uniform(monkeypatch):
     ):
         assert values.unique().tolist() == list(expected)
         assert stats.chisquare(values.unique(return_counts=True)[1].numpy()).pvalue > 1e-3
-    table = np.zeros((14, 5))
-    np.add.at(table, (operation.numpy(), (strength * 4).long().numpy()), 1)
-    assert stats.chi2_contingency(table).pvalue > 1e-3
+    draws = [operation.numpy(), (strength * 4).long().numpy(), (sign > 0).long().numpy()]
+    for one, other in itertools.combinations(draws, 2):
+        table = np.zeros((one.max() + 1, other.max() + 1))
+        np.add.at(table, (one, other), 1)
+        assert stats.chi2_contingency(table).pvalue > 1e-3, "they are independent"
