@@ -20,7 +20,7 @@ USAGES = {
     " --dry-run --yes",
     "race": "RACE... --starts TEXT --tune TEXT --title TEXT --out DIR --config-dir DIR --quiet -q --help",
     "list": "GROUP OPTION --config-dir DIR --pages DIR --help",
-    "show": "RUN|SWEEP --all --plot METRIC --png FILE --title TEXT --heat KEY --help",
+    "show": "RUN|SWEEP --all --plot METRIC --png FILE --title TEXT --heat KEY --batch --examples N --trust --help",
     "runs": "SWEEP|DIR --where OVERRIDE --sort METRIC|KEY --reverse --over KEY --across KEY --columns METRIC|KEY --all"
     " --csv --markdown --png FILE --title TEXT --tensorboard DIR --help",
     "evaluate": "RUN --split train|val|test|all --checkpoint best|last|average|STEP --data DATA|FILE"

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 
 from dlopt.analysis.run_table import read_run
+from dlopt.cli.run_parser import parse_count
 from dlopt.config.compose.flatten import find_non_defaults
 from dlopt.config.problems import describe_failure
 from dlopt.errors import did_you_mean
@@ -45,6 +46,8 @@ RUN or SWEEP is a directory or a part of its name (a sweep's must be in the name
 """
 MAX_DEFAULT_PANELS = 2
 """Panels that a terminal shows without --plot."""
+DEFAULT_EXAMPLES = 24
+"""Examples of a mini-batch that --batch shows."""
 MIN_WIDTH = 40
 """Smallest width of the text about a sweep, in characters."""
 
@@ -56,7 +59,7 @@ class ShowError(ValueError):
 def build_parser() -> argparse.ArgumentParser:
     """Build the command's parser."""
     parser = argparse.ArgumentParser(prog="dlopt show", description=DESCRIPTION, epilog=EPILOG, allow_abbrev=False)
-    parser.add_argument("run", nargs="?", default="last", metavar="RUN|SWEEP")
+    parser.add_argument("words", nargs="*", metavar="RUN|SWEEP")
     parser.add_argument("--all", action="store_true", help="every setting, also the defaults; for a sweep every effect")
     plot = "for a run: the curves to show, such as accuracy, gradient/norm, or update/ratio/ for every name below it"
     parser.add_argument("--plot", action="extend", type=split_names, default=[], metavar="A,B", help=plot)
@@ -66,13 +69,25 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--title", metavar="TEXT", help="the title of the pictures (default: the directory)")
     heat = "for a sweep: the two keys of the map that --png draws"
     parser.add_argument("--heat", action="append", metavar="A,B", help=heat)
+    batch = "draw the first mini-batch of a run, or of a configuration given by overrides in place of RUN: images and "
+    batch += "series, without and with augmentation; print features (--png names the picture)"
+    parser.add_argument("--batch", action="store_true", help=batch)
+    count = f"for --batch: the number of examples (default {DEFAULT_EXAMPLES})"
+    parser.add_argument("--examples", type=parse_count, metavar="N", help=count)
+    trust = "for --batch: execute code that the run names, such as custom classes"
+    parser.add_argument("--trust", action="store_true", help=trust)
     return parser
 
 
 def show(argv: Sequence[str]) -> int:
     """Run the command and return its exit code."""
-    args = build_parser().parse_args(argv)
+    args = build_parser().parse_intermixed_args(argv)
     try:
+        if args.batch:
+            from dlopt.cli.show_batch import show_batch
+
+            return show_batch(_check_batch_flags(args))
+        args.run = _check_words(args)
         if args.title is not None and args.png is None:
             raise ValueError("--title is for pictures: add --png")
         with memory.limit_memory():
@@ -94,6 +109,24 @@ def show(argv: Sequence[str]) -> int:
         message = to_printable(str(error))
     print(f"dlopt show: {message}", file=sys.stderr)
     return 2
+
+
+def _check_words(args: Any) -> str:
+    """Return the one run or sweep of the command. Raise ValueError for flags and overrides that need --batch."""
+    if args.examples is not None or args.trust:
+        raise ValueError(f"{'--trust' if args.trust else '--examples'} is for a mini-batch: add --batch")
+    if len(args.words) > 1:
+        raise ValueError(f"shows one run or sweep, got {to_printable(' '.join(args.words))}")
+    return args.words[0] if args.words else "last"
+
+
+def _check_batch_flags(args: Any) -> Any:
+    """Return the arguments with the default number of examples. Raise ValueError for flags that --batch ignores."""
+    unused = {"--all": args.all, "--plot": args.plot, "--heat": args.heat}
+    for flag in (flag for flag, value in unused.items() if value):
+        raise ValueError(f"{flag} is not for --batch: leave it out")
+    args.examples = args.examples or DEFAULT_EXAMPLES
+    return args
 
 
 def _save_figure(figure: Figure, file: Path) -> None:

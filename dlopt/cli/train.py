@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import sys
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -81,17 +81,27 @@ def _resume(name: str, rest: Sequence[str], flags: set[str]) -> int:
     return resume(name, rest, Progress(), trust=trust)
 
 
-def _start(argv: Sequence[str], flags: Collection[str], guard: Guard | None = None) -> int:
+def preview(overrides: Sequence[str], inspect: Callable[[Experiment, Sequence[str]], int]) -> int:
+    """Compose and check a run, and call `inspect` with its experiment and notices. Return the exit code."""
+    return _start(overrides, (), inspect=inspect)
+
+
+def _start(
+    argv: Sequence[str],
+    flags: Collection[str],
+    guard: Guard | None = None,
+    inspect: Callable[[Experiment, Sequence[str]], int] | None = None,
+) -> int:
     """Start a new run or a sweep, or print the output of a flag of Hydra. Return the exit code.
 
-    guard: judges the runs of a sweep that is not trusted.
+    guard: judges the runs of a sweep that is not trusted. inspect: see Invocation.
     """
     from dlopt.config.compose.hydra_app import HydraApp
     from dlopt.config.schema.targets import add_working_directory
 
     if guard is None:
         add_working_directory()
-    invocation = Invocation(yes=YES in flags, dry_run=DRY_RUN in flags)
+    invocation = Invocation(yes=YES in flags, dry_run=DRY_RUN in flags, inspect=inspect)
     sweep: SweepInvocation | None = None
     try:
         with HydraApp(argv) as app:
@@ -181,6 +191,8 @@ def _run(app: HydraApp, keys: Sequence[str], invocation: Invocation) -> int:
     except ConfigError as error:
         problems.errors += error.problems
     problems.raise_if_any()
+    if invocation.inspect is not None:
+        return invocation.inspect(*built)
     if invocation.dry_run:
         return _print_plan(config, path, *built)
     lock = claim_directory(path, "hydra.run.dir", problems)

@@ -6,7 +6,7 @@ import contextlib
 import logging
 import os
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -30,12 +30,14 @@ class Invocation:
 
     yes          start even a very large grid
     dry_run      show the plan without running it
+    inspect      called with the experiment and its notices in place of training; its result is the exit code
     full_errors  raise unexpected errors with their traceback
     has_started  whether a run may have started: from then on an error is a failed run, not a wrong command
     """
 
     yes: bool = False
     dry_run: bool = False
+    inspect: Callable[[Experiment, Sequence[str]], int] | None = None
     full_errors: bool = field(default_factory=lambda: os.environ.get("HYDRA_FULL_ERROR") == "1")
     has_started: bool = False
 

@@ -196,7 +196,7 @@ CASES = {
     "show mlp": [RUNS[0]],
     "show -cnn": [],
     "show 2026-01": [],
-    "show last ": ["--all", "--plot", "--png", "--title", "--heat", "--help"],
+    "show last ": ["--all", "--plot", "--png", "--title", "--heat", "--batch", "--examples", "--trust", "--help"],
     "train resume=aaaa": [f"resume={RUNS[1]}"],
     "train resume=": ["resume=last", *(f"resume={path}" for path in (*RUNS, SWEEP))],
     "train data.path=da": ["data.path=data/", "data.path=data file.pt"],
