@@ -10,20 +10,26 @@ import torch
 from torch import Tensor
 
 from dlopt.storage import memory
+from dlopt.storage.mapped_array import MappedArray
 
-CHUNK_BYTES = 1 << 24
-"""Bytes of the converted inputs in a chunk: small next to any memory, large enough for fast reading."""
+CHUNK_BYTES = 1 << 22
+"""Bytes of the converted inputs in a chunk: what networks compute of it fits into memory, and reading it is fast."""
+
+CHECKED_BYTES = 1 << 27
+"""Bytes that are read at once without a look at the available memory."""
 
 
 class MappedInputs:
     """Inputs (N, *shape) in a file, which has the few methods of a tensor that batches and checks use.
 
-    source holds the stored examples, (N, ...), of any type, as numpy maps them; convert makes floating-point inputs of
+    source holds the stored examples, (N, ...), of any type; convert makes floating-point inputs of
     any of them, example by example, so that reading a few gives the bits of converting all. rows, if given, are those
     of the source that are the examples. Nothing here is changed in place.
     """
 
-    def __init__(self, source: np.ndarray, convert: Callable[[np.ndarray], Tensor], rows: Tensor | None = None) -> None:
+    def __init__(
+        self, source: np.ndarray | MappedArray, convert: Callable[[np.ndarray], Tensor], rows: Tensor | None = None
+    ) -> None:
         self.source = source
         self.convert = convert
         self.rows = rows
@@ -53,7 +59,7 @@ class MappedInputs:
         """Read the inputs at these indices, of any shape, or in this slice. Raises NotEnoughMemoryError."""
         if isinstance(rows, slice):
             rows = torch.arange(len(self))[rows]
-        if (size := rows.numel() * self._example.nbytes) > CHUNK_BYTES:
+        if (size := rows.numel() * self._example.nbytes) > CHECKED_BYTES:
             memory.check(2 * size, f"reading {rows.numel():,} examples at once")
         flat = rows.flatten()
         inputs = self.convert(self.source[(flat if self.rows is None else self.rows[flat]).numpy()])
@@ -77,10 +83,14 @@ class MappedInputs:
         """Return the inputs in another type. They stay in their file, so the device is ignored."""
         return self.map(lambda inputs: inputs.to(dtype))
 
+    @property
+    def chunk_size(self) -> int:
+        """Return the number of examples in a chunk."""
+        return max(1, CHUNK_BYTES // max(1, self._example.nbytes))
+
     def chunks(self) -> Iterator[Tensor]:
         """Yield all inputs in order, a chunk at a time."""
-        size = max(1, CHUNK_BYTES // max(1, self._example.nbytes))
-        for rows in torch.arange(len(self)).split(size):
+        for rows in torch.arange(len(self)).split(self.chunk_size):
             yield self[rows]
 
 

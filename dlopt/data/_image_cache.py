@@ -26,6 +26,7 @@ from dlopt.data._cache import cache_dir
 from dlopt.data._download import allow_interrupt
 from dlopt.data._image_files import ImageFile
 from dlopt.errors import OptionError
+from dlopt.storage.mapped_array import MappedArray
 
 ARRAY, INDEX = "images.npy", "index.json"
 MAX_THREADS = 8
@@ -39,7 +40,7 @@ class DecodedImages(NamedTuple):
     broken holds the reason for each broken file by its place.
     """
 
-    images: np.ndarray
+    images: MappedArray
     broken: dict[int, str]
 
 
@@ -72,7 +73,7 @@ def _open(folder: Path, made_of: str, count: int) -> DecodedImages | None:
         index = json.loads((folder / INDEX).read_text())
         if index["made_of"] != made_of:
             return None
-        images = np.load(folder / ARRAY, mmap_mode="r", allow_pickle=False)
+        images = MappedArray(folder / ARRAY)
         if len(images) != count:
             raise ValueError("it holds another number of images")
         return DecodedImages(images, {int(i): str(reason) for i, reason in index["broken"].items()})

@@ -118,7 +118,10 @@ class Examples:
         return self.select(self._rows)
 
     def chunks(self, size: int) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yield the split in order, `size` examples at a time."""
+        """Yield the split in order, `size` examples at a time, and fewer of large inputs in a file."""
+        if self.is_mapped:
+            mapped = self._inputs.values if self._inputs.is_shared else self._inputs.values[0]
+            size = min(size, mapped.chunk_size)
         for rows in self._rows.split(size, dim=-1):
             yield self.select(rows)
 

@@ -16,6 +16,7 @@ from PIL import ExifTags, Image
 from dlopt.cli import main
 from dlopt.data import _files, _image_cache, _images
 from dlopt.errors import OptionError
+from dlopt.storage.mapped_array import MappedArray
 
 PLAIN = make_option("data", "folder", size=8)
 RNG = np.random.default_rng(0)
@@ -345,7 +346,7 @@ def test_images_are_decoded_once_and_again_after_a_change(tmp_path, decoded):
     for _ in range(2):
         load(folder)
         assert len(decoded) == 15
-    assert isinstance(load(folder).train.inputs.source, np.memmap)
+    assert isinstance(load(folder).train.inputs.source, MappedArray)
     before = (folder / "ant" / "000.png").stat()
     for count, change in enumerate(
         (

@@ -6,6 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dlopt import prng
+from dlopt.base import mapped_inputs
 from dlopt.base.mapped_inputs import MappedInputs
 from dlopt.parts import Split
 from dlopt.training import read_ahead
@@ -281,3 +282,12 @@ def test_reading_ahead_leaves_the_number_of_threads_as_it_is():
         assert torch.get_num_threads() == 2
     finally:
         torch.set_num_threads(before)
+
+
+def test_chunks_of_inputs_in_a_file_are_small(monkeypatch):
+    monkeypatch.setattr(mapped_inputs, "CHUNK_BYTES", 5 * 4)
+    for data in (map_split(split(23)), map_split(split(23, torch.arange(22, -1, -1)))):
+        examples = batches(data, 6).examples
+        assert [len(x) for x, _ in examples.chunks(10)] == [5, 5, 5, 5, 3]
+        assert [len(x) for x, _ in examples.chunks(3)] == [3] * 7 + [2]
+        assert torch.equal(torch.cat([x for x, _ in examples.chunks(10)]), data.gather()[0])
