@@ -1,4 +1,4 @@
-"""Sequences that are drawn at random: the same ones in every run."""
+"""Examples that are drawn at random: the same ones in every run."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ def load_drawn(
     facts           further fields of the data set
     """
     if option.path is not None:
-        raise OptionError("path", "the sequences are drawn, not read: leave it out")
+        raise OptionError("path", "the examples are drawn, not read: leave it out")
     try:
-        memory.check(sum(sizes) * example_bytes, f"{sum(sizes):,} sequences")
+        memory.check(sum(sizes) * example_bytes, f"{sum(sizes):,} examples")
     except memory.NotEnoughMemoryError as error:
         raise OptionError("size", str(error)) from error
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal
 
 import numpy as np
@@ -36,6 +36,21 @@ def split_test(
         size = f"{fraction:g} of {count} {noun} is {round(fraction * count)}"
         raise OptionError("test_fraction", f"{size}; both splits need {noun}")
     return train.rows, test.rows
+
+
+def fit_standardization(train: Split) -> dict[str, float]:
+    """Return mean and standard deviation of targets that are to be standardized: those in float64."""
+    y = train.targets if train.rows is None else train.targets[train.rows]
+    if y.dtype != torch.float64:
+        return {}
+    return {"middle": y.mean().item(), "scale": y.std(correction=0).item() if y.min() < y.max() else 1.0}
+
+
+def standardize(targets: Tensor, encoding: Mapping[str, Any]) -> Tensor:
+    """Return float64 targets standardized by the result of `fit_standardization`, and others as they are."""
+    if targets.dtype != torch.float64:
+        return targets
+    return ((targets - encoding["middle"]) / encoding["scale"]).float()
 
 
 def infer_kind(values: np.ndarray, option: TargetKindOption) -> TargetKind:

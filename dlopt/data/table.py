@@ -170,12 +170,7 @@ class TableData(Data):
             name: column.fit(name, train.inputs[:, place], rows).to_plain()
             for name, column, place in _columns.iter_inputs(_columns.read_columns(encoding["columns"]))
         }
-        fitted = {**encoding, "columns": columns}
-        if train.targets.dtype == torch.float64:
-            y = train.targets[rows]
-            fitted["middle"] = y.mean().item()
-            fitted["scale"] = y.std(correction=0).item() if y.min() < y.max() else 1.0
-        return fitted
+        return {**encoding, "columns": columns, **data_targets.fit_standardization(train)}
 
     def transform_inputs(self, inputs: torch.Tensor, encoding: Mapping[str, Any]) -> torch.Tensor:
         if inputs.dtype != torch.float64:  # then no column needs its statistics
@@ -186,9 +181,7 @@ class TableData(Data):
         return x
 
     def transform_targets(self, targets: torch.Tensor, encoding: Mapping[str, Any]) -> torch.Tensor:
-        if targets.dtype != torch.float64:
-            return targets
-        return ((targets - encoding["middle"]) / encoding["scale"]).float()
+        return data_targets.standardize(targets, encoding)
 
     def _encode(self, table: TableCells, encoding: Mapping[str, Any], file: Path) -> Dataset:
         """Encode all rows; both splits hold them. Inputs that need statistics are float64, as unscaled targets are."""

@@ -10,17 +10,18 @@ from hydra.utils import instantiate
 
 from dlopt.config.compose import groups
 from dlopt.data import _files
+from dlopt.data import diabetes as diabetes_module
 from dlopt.data import digits as digits_module
 from dlopt.data import mnist1d as mnist1d_module
 from dlopt.data.text import BYTE_VALUES
 
-WITHOUT_COPY = ("adding", "characters", "copying", "quadratic")
+WITHOUT_COPY = ("adding", "characters", "copying", "polynomial", "quadratic", "spirals", "two_moons")
 NAMES = [name for name in groups.list_option_names("data") if name not in ("custom", "none")]
 
 
 def load(name, folder, place=None):
     """Load a data set as a new process would: user's files from a folder, generated data from a place or the cache."""
-    for module in (digits_module, mnist1d_module):
+    for module in (diabetes_module, digits_module, mnist1d_module):
         module._load.cache_clear()
     _files.cache.clear()
     overrides = write_data_files(name, folder) or (
@@ -75,7 +76,8 @@ def test_loading_neither_uses_nor_changes_the_global_generators(name, dataset, t
 
 def test_known_data_have_the_published_sizes_ranges_and_counts(name, dataset):
     every = torch.cat([dataset.train.gather()[0], dataset.test.gather()[0]])
-    counts = torch.cat([dataset.train.targets, dataset.test.targets]).long().flatten().bincount().tolist()
+    targets = torch.cat([dataset.train.targets, dataset.test.targets]).flatten()
+    counts = None if targets.is_floating_point() else targets.bincount().tolist()
     sizes = dataset.train.inputs.shape, dataset.test.inputs.shape
     if name == "mnist1d":
         assert sizes == ((4000, 1, 40), (1000, 1, 40))
@@ -89,7 +91,11 @@ def test_known_data_have_the_published_sizes_ranges_and_counts(name, dataset):
 
 @pytest.mark.parametrize(
     ("module", "maker"),
-    [(digits_module, "_read"), pytest.param(mnist1d_module, "_generate", marks=pytest.mark.long)],
+    [
+        (digits_module, "_read"),
+        (diabetes_module, "_read"),
+        pytest.param(mnist1d_module, "_generate", marks=pytest.mark.long),
+    ],
 )
 def test_a_cached_file_is_used_until_a_byte_is_flipped(module, maker, tmp_path, monkeypatch):
     name = module.__name__.rpartition(".")[2]
