@@ -135,7 +135,7 @@ class ListedTargets(CrossEntropy):
 def test_factors_of_sampled_targets_are_the_gauss_newton_matrix_in_the_mean():
     """Of one example and its first layer, over all targets of the three heads: exactly."""
     net, (x, y) = make_net(), draw_data()
-    problem = Problem(net, ListedTargets([]))
+    problem = Problem(net, ListedTargets([], None))
     w = problem.bind(draw_weights(problem))
     probabilities = [z.softmax(-1)[0] for z in compute_heads(make_net(), w, x[:1])]
     layer = problem.layout.affine[0]
