@@ -46,6 +46,7 @@ Look
   dlopt list [GROUP [OPTION]]                    the options; for one option its formula, keys and ranges
   dlopt runs [DIR|SWEEP]                         many runs in one table: settings that vary, metrics, time; --over seed
   dlopt show [RUN|SWEEP]                         a run: settings, curves, results; a sweep: best runs, importance
+  dlopt show --batch [RUN|OVERRIDE...]           what training sees: examples with augmentation and labels
   dlopt evaluate [RUN|SWEEP]                     evaluate a checkpoint on a split or on other data, by class
   dlopt landscape [RUN|SWEEP]                    the loss around a run's weights, along its path, or between runs
   dlopt spectrum [RUN|SWEEP]                     eigenvalues of the Hessian: density, outliers, over training

@@ -109,7 +109,7 @@ def _plot_cells(both: list[Examples], ratio: float, heading: str, note: str, dra
                 cell = Cell(left + k * cell_step, top, ratio)
                 draw(axes, cell, examples.inputs[i])
                 if k == 0 or examples.labels != both[0].labels:
-                    label = _shorten(to_printable(examples.labels[i]), MAX_LABEL)
+                    label = _wrap_label(to_printable(examples.labels[i]))
                     axes.text(cell.left, top + 1.04, label, va="top", fontsize=7, clip_on=False)
         axes.set_xlim(0, across)
         axes.set_ylim(down, 0)
@@ -121,8 +121,10 @@ def _plot_cells(both: list[Examples], ratio: float, heading: str, note: str, dra
         return add_heading(figure, "\n".join(lines))
 
 
-def _shorten(text: str, length: int) -> str:
-    return text if len(text) <= length else f"{text[: length - 1]}…"
+def _wrap_label(label: str) -> str:
+    """Return a label in at most two lines: a long mixture has a line for each of its first two classes."""
+    lines = [label] if len(label) <= MAX_LABEL else label.replace(" + ", "\n+ ").splitlines()
+    return "\n".join(x if len(x) <= MAX_LABEL else f"{x[: MAX_LABEL - 1]}…" for x in lines[:2])
 
 
 def _make_image_drawer(scale: tuple[float, float]) -> Draw:

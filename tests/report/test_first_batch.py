@@ -142,7 +142,7 @@ def test_mixed_labels_are_written_below_both():
     batch = make_batch((1, 4, 4), count=2)
     batch = batch._replace(seen=Examples(batch.seen.inputs, ["0", "0.7 cat + 0.3 a-name-of-many-letters"]))
     _, _, texts = read_sheet(plot_batch(batch, "mine"))
-    assert texts == ["0", "0", "1", "0.7 cat + 0.3 a-name-of-m…"]
+    assert texts == ["0", "0", "1", "0.7 cat\n+ 0.3 a-name-of-many-lett…"]
 
 
 def test_an_example_of_another_shape_is_refused():

@@ -2,6 +2,7 @@
 
 import math
 
+import numpy as np
 import pytest
 import torch
 from helpers import assert_build_refused, build_experiment, compose_config
@@ -10,7 +11,10 @@ from hydra.utils import instantiate
 from dlopt.augmentation.jitter import Jitter
 from dlopt.augmentation.mixup import Mixup
 from dlopt.augmentation.shift import Shift
+from dlopt.base.mapped_inputs import MappedInputs
 from dlopt.config.checks.compatibility import check_dims
+from dlopt.config.checks.pixels import find_pixel_scale
+from dlopt.config.make_parts import Components
 from dlopt.config.problems import Problems
 from dlopt.parts import Dataset, Split
 from dlopt.training.state import TrainState
@@ -106,3 +110,29 @@ def test_a_custom_preprocessing_is_undone_by_its_values_of_black_and_white():
     black, white = experiment.pixel_scale
     assert torch.equal(black, torch.zeros(1, 6, 6))
     assert torch.equal(white, -torch.ones(1, 6, 6))
+
+
+def test_images_in_a_file_have_the_scale_of_images_in_memory():
+    """Of uint8 images, which are converted when they are read; the values of the first are checked."""
+    pixels = np.random.default_rng(0).integers(256, size=(30, 1, 4, 4), dtype=np.uint8)
+    whole = torch.from_numpy(pixels).float() / 255
+    mapped = MappedInputs(pixels, lambda examples: torch.from_numpy(examples).float() / 255)
+    nodes = compose_config("preprocess=[center,per_channel]", "augmentation=brightness")
+    parts = {
+        group: {name: instantiate(node) for name, node in nodes[group].items()}
+        for group in ("preprocess", "augmentation")
+    }
+    problems = Problems()
+    statistics, x = {}, whole
+    for name, part in parts["preprocess"].items():
+        statistics[name] = part.fit(x)
+        x = part.apply(x, statistics[name])
+    components = Components({}, parts, problems)
+    scales = [find_pixel_scale(components, images, statistics, problems) for images in (whole, mapped)]
+    assert all(map(torch.equal, *scales))
+    torch.testing.assert_close(scales[0].from_pixels(whole), x)
+    torch.testing.assert_close(scales[0].to_pixels(x), whole)
+    assert not problems.errors
+    doubled = MappedInputs(pixels, lambda examples: torch.from_numpy(examples).float() / 128)
+    assert find_pixel_scale(components, doubled, statistics, problems) is None
+    assert dict(problems.errors).keys() == {"augmentation.brightness"}

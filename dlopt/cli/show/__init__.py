@@ -1,4 +1,4 @@
-"""dlopt show: settings, curves and results of one run, or the findings of one sweep. Does not import torch."""
+"""dlopt show: settings, curves and results of one run, or the findings of one sweep; only --batch imports torch."""
 
 from __future__ import annotations
 
@@ -38,11 +38,12 @@ if TYPE_CHECKING:
 DESCRIPTION = """\
 Shows one run: settings that differ from the defaults, curves and results at the best and the last weights. Without a
 validation split, the last ones count. Or one sweep: its best trials, the effects of its hyperparameters and which of
-them matter.
+them matter. With --batch, the examples of its first mini-batch as training sees them.
 """
 EPILOG = """\
 RUN or SWEEP is a directory or a part of its name (a sweep's must be in the name of no run outside the sweep), or `last`
-(the default): the sweep or single run that was started last.
+(the default): the sweep or single run that was started last. With --batch, overrides such as data=digits may stand in
+its place: they are those of dlopt train, and nothing is trained.
 """
 MAX_DEFAULT_PANELS = 2
 """Panels that a terminal shows without --plot."""
@@ -59,7 +60,7 @@ class ShowError(ValueError):
 def build_parser() -> argparse.ArgumentParser:
     """Build the command's parser."""
     parser = argparse.ArgumentParser(prog="dlopt show", description=DESCRIPTION, epilog=EPILOG, allow_abbrev=False)
-    parser.add_argument("words", nargs="*", metavar="RUN|SWEEP")
+    parser.add_argument("words", nargs="*", metavar="RUN|SWEEP|OVERRIDE")
     parser.add_argument("--all", action="store_true", help="every setting, also the defaults; for a sweep every effect")
     plot = "for a run: the curves to show, such as accuracy, gradient/norm, or update/ratio/ for every name below it"
     parser.add_argument("--plot", action="extend", type=split_names, default=[], metavar="A,B", help=plot)
@@ -84,7 +85,7 @@ def show(argv: Sequence[str]) -> int:
     args = build_parser().parse_intermixed_args(argv)
     try:
         if args.batch:
-            from dlopt.cli.show_batch import show_batch
+            from dlopt.cli.show.batch import show_batch
 
             return show_batch(_check_batch_flags(args))
         args.run = _check_words(args)
