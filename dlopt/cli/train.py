@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from dlopt.cli.progress import SweepConsole
     from dlopt.config.compose.hydra_app import HydraApp
+    from dlopt.config.implied import DataKinds
     from dlopt.runner.job import Job
     from dlopt.sweep.context import SweepInvocation
     from dlopt.sweep.reopen import Guard
@@ -172,7 +173,8 @@ def _run(app: HydraApp, keys: Sequence[str], invocation: Invocation) -> int:
     from dlopt.runner.claim import check_directory, check_hydra_keys, claim_directory
     from dlopt.runner.job import Job
 
-    config = app.compose(multirun=False)
+    with console.announce(LOADING):
+        config, kinds = _compose_run(app)
     context = app.make_context(config)
     problems = Problems()
     path = Path(config.hydra.run.dir)
@@ -185,16 +187,16 @@ def _run(app: HydraApp, keys: Sequence[str], invocation: Invocation) -> int:
         problems.add(first, f"is for a search{more}: add -m")
     try:
         with console.announce(LOADING):
-            from dlopt.config.build import build  # imports torch
+            from dlopt.config.build import build
 
-            built = build(config, list_overrides(config.hydra))
+            experiment, notices = build(config, list_overrides(config.hydra), loaded=kinds.loaded)
     except ConfigError as error:
         problems.errors += error.problems
     problems.raise_if_any()
     if invocation.inspect is not None:
         return invocation.inspect(*built)
     if invocation.dry_run:
-        return _print_plan(config, path, *built)
+        return _print_plan(config, path, experiment, [*kinds.notices, *notices])
     lock = claim_directory(path, "hydra.run.dir", problems)
     problems.raise_if_any()
     assert lock is not None  # else there was a problem
@@ -207,7 +209,7 @@ def _run(app: HydraApp, keys: Sequence[str], invocation: Invocation) -> int:
         hydra = HydraConfig.get()
         tree: dict[str, Any] = OmegaConf.to_container(config, resolve=True)  # type: ignore[assignment]
         job = Job.from_hydra(tree, hydra, Path(hydra.runtime.output_dir))
-        code, _ = execute.perform(job, Progress(), lock=lock, built=built)
+        code, _ = execute.perform(job, Progress(), lock=lock, built=(experiment, [*kinds.notices, *notices]))
         if code == INTERRUPTED:
             raise KeyboardInterrupt
         return code
@@ -220,6 +222,14 @@ def _run(app: HydraApp, keys: Sequence[str], invocation: Invocation) -> int:
         return code
     finally:
         lock.release()
+
+
+def _compose_run(app: HydraApp) -> tuple[DictConfig, DataKinds]:
+    """Compose the configuration of a run with the overrides that it implies, for which its data may be loaded."""
+    config = app.compose(multirun=False)
+    from dlopt.config.implied import complete_run  # imports torch, after errors of Hydra
+
+    return complete_run(app, config)
 
 
 def _print_plan(config: DictConfig, path: Path, experiment: Experiment, notices: Sequence[str]) -> int:

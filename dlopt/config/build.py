@@ -28,7 +28,7 @@ from dlopt.config.checks.pixels import find_pixel_scale
 from dlopt.config.compose import groups as compose_groups
 from dlopt.config.compose.nested_options import SCHEDULES
 from dlopt.config.fit_loss import fit_loss
-from dlopt.config.load_data import encode_data, load_data
+from dlopt.config.load_data import LoadedData, encode_data, load_data
 from dlopt.config.make_parts import (
     Override,
     build_components,
@@ -49,6 +49,7 @@ def build(
     overrides: Sequence[str] = (),
     fitted: splits.FittedDataState | None = None,
     saved: Mapping[str, Tensor] | None = None,
+    loaded: LoadedData | None = None,
 ) -> tuple[Experiment, list[str]]:
     """Check a configuration and build its experiment; return it with notices. Raises ConfigError with all problems.
 
@@ -56,11 +57,12 @@ def build(
     overrides   as typed
     fitted      the state of a finished run's data, used instead of fitting to the data
     saved       the network's state dict in the checkpoint of a run that resumes
+    loaded      the data of the configuration, if they are loaded already; their notices are not added again
     """
     threads = torch.get_num_threads()
     torch.set_num_threads(1)  # waking up the other threads takes longer than all of this
     try:
-        return _build(config, overrides, fitted, saved)
+        return _build(config, overrides, fitted, saved, loaded)
     finally:
         torch.set_num_threads(threads)
 
@@ -100,6 +102,7 @@ def _build(
     overrides: Sequence[str],
     fitted: splits.FittedDataState | None,
     saved: Mapping[str, Tensor] | None,
+    loaded: LoadedData | None,
 ) -> tuple[Experiment, list[str]]:
     problems = Problems()
     typed_overrides = [Override.parse(text) for text in overrides]
@@ -110,7 +113,7 @@ def _build(
     problems.attempt(lambda: compatibility.check_typed(settings.value, typed_overrides, problems))
     compatibility.check_nodes(groups, typed_overrides, problems)
 
-    data = problems.attempt(lambda: load_data(groups["data"], fitted, problems))
+    data = problems.attempt(lambda: loaded or load_data(groups["data"], fitted, problems))
     components = build_components(groups, problems)
     regularization = components.several["regularization"]
     bound = schedules.bind_schedules(components.several[SCHEDULES], components.single, regularization, problems)

@@ -16,6 +16,8 @@ from dlopt.prng import Key
 class MeanSquaredError(Loss):
     """Mean squared error: loss = mean of (o - y)^2 over examples and outputs.
 
+    It is the loss of data with numbers as targets, unless another one is chosen.
+
     metrics   also reported: r2 = 1 - (squared error) / (variance of y), 1 for perfect predictions and 0 for the mean of
               the targets; NaN if the targets do not vary. mae: the mean of |o - y|. With data.standardize_target, loss
               and mae are of standardized targets; dlopt evaluate prints the errors in units of the target, too

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
+from dlopt.config.implied import DataKinds, find_implied
 from dlopt.runner.job import Job, get_choices
 from dlopt.sweep.pruning import PruningTicket
 
@@ -46,6 +47,8 @@ class Composer:
         self._loader = loader
         self._config = config
         self.guard = guard
+        self.kinds = DataKinds()
+        self.is_loss_implied = False
         self._templates: dict[tuple[str, ...], _Template] = {}
 
     def compose_job(
@@ -57,6 +60,17 @@ class Composer:
         """
         if self.guard is not None:
             self.guard.check_overrides(overrides)
+        job = self._compose(path, overrides, number, title, ticket)
+        while implied := find_implied(job.config, job.overrides, self.kinds.find):
+            self.is_loss_implied |= implied[0].startswith("loss=")
+            job = self._compose(path, [*job.overrides, *implied], number, title, ticket)
+        self.kinds.loaded = None  # only their kind is needed from here on
+        return job
+
+    def _compose(
+        self, path: Path, overrides: Sequence[str], number: int, title: str, ticket: PruningTicket | None
+    ) -> Job:
+        """Return the run with exactly these overrides."""
         values: dict[str, Any] = {}
         structure = []
         keys = [override.partition("=")[0].lstrip("+~") for override in overrides]

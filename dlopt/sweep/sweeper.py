@@ -16,6 +16,7 @@ from omegaconf import DictConfig, OmegaConf
 from dlopt import console
 from dlopt.config.compose import groups
 from dlopt.config.compose.nested_options import to_hydra
+from dlopt.config.implied import NOTICE
 from dlopt.config.problems import Problems
 from dlopt.config.schema.settings import build_dataclass
 from dlopt.rundir.directory import RunDirectory
@@ -74,7 +75,7 @@ def sweep(arguments: Sequence[str], config: DictConfig, context: Any, invocation
     batch_size = keys.max_batch_size or (10 if keys.sampler == "tpe" else min(total, 1_000_000))
     workers = _make_workers(config, context, invocation, batch_size)
     checked = CheckedSweep(keys, plan, total, problems, next(iter(config_dir_flag(config)[1:]), None))
-    for text in space.describe_conditions():
+    for text in [*[NOTICE] * composer.is_loss_implied, *space.describe_conditions()]:
         invocation.display.show_notice(text)
     if notice := describe_repeated_points(space, checked.sampler, total):
         invocation.display.show_notice(notice)

@@ -120,7 +120,8 @@ class Settings:
     log_every         steps between two rows with the means over these steps, as recent/train/loss, besides the rows of
                       evaluations; null: only at evaluations
     eval_every        epochs between two evaluations
-    objective         the metric that selects the best weights and ranks the runs of a sweep. Without a validation split
+    objective         the metric that selects the best weights and ranks the runs of a sweep. A metric that the loss can
+                      measure, such as val/f1, is added to loss.metrics; so is a `monitor`. Without a validation split
                       the last weights count as the best, and val/loss means train/loss. With an averaging,
                       average/val/loss selects averaged weights
     name              name of the run's directory; null: <arch>-<optimizer>

@@ -145,7 +145,7 @@ CASES = {
          "batch_size  … must be full, got 10"],
     ),
     "metrics and losses that need targets": (["data=none", "loss=mse"], ["1 problem", "loss  … MeanSquaredError compares outputs with targets, and data=none has none: use loss=output"]),
-    "accuracy of a surface": (["data=none", "objective=val/accuracy"], ["1 problem", "objective  … no run writes 'val/accuracy'; there is train/loss"]),
+    "accuracy of a surface": (["data=none", "objective=val/accuracy"], ["1 problem", "objective  … OutputLoss does not measure accuracy; it measures loss"]),
     "early stopping of a surface": (
         ["data=none", "regularization=early_stopping"], ["1 problem", "regularization.early_stopping.monitor  … needs a validation split; use train/loss"],
     ),
@@ -234,7 +234,7 @@ CASES = {
     ),
     "convolutions on features": ([*MINE, "arch=cnn"], ["arch … shape (4,) … arch=mlp"]),
     "mse on classes": (["loss=mse"], ["loss … loss=cross_entropy"]),
-    "cross entropy on numbers": ([*LINE[:-1]], ["loss … loss=mse"]),
+    "cross entropy on numbers": ([*LINE[:-1], "loss=cross_entropy"], ["loss … loss=mse"]),
     "kernels and channels": (["arch.kernels=[5,3]"], ["arch … kernels"]),
     "too many convolutions": (["arch.channels=[9,9,9,9,9,9,9,9]", "arch.kernels=[5,5,5,5,5,5,5,5]"], ["arch … nothing is left"]),
     "objective and monitor without validation": (
@@ -242,11 +242,11 @@ CASES = {
         ["2 problems", "regularization.early_stopping.monitor … validation", "objective … validation split … objective=train/accuracy"],
     ),
     "objective that no run writes": (["objective=val/acc"], ["objective … did you mean val/accuracy"]),
-    "metrics that are not measured": (
-        ["objective=val/auc", "regularization=early_stopping", "regularization.early_stopping.monitor=val/top5"],
-        ["2 problems", "objective  … loss.metrics=[accuracy,error,auc]", "monitor  … loss.metrics=[accuracy,error,top5]"],
+    "metrics of numbers on classes": (
+        ["objective=val/mae", "regularization=early_stopping", "regularization.early_stopping.monitor=val/r2"],
+        ["2 problems", "objective  … CrossEntropy does not measure mae", "monitor  … does not measure r2; it measures loss, accuracy"],
     ),
-    "a metric that the loss cannot measure": ([*LINE, "objective=val/auc"], ["objective  … no run writes 'val/auc'"]),
+    "a metric that the loss cannot measure": ([*LINE, "objective=val/auc"], ["objective  … does not measure auc; it measures loss, r2, mae"]),
     "an optimizer without a learning rate": (
         [*MINE, "epochs=4", *UNIT, "regularization=[weight_decay,l1,elastic_net]", "regularization.l1.proximal=true", "regularization.elastic_net.proximal=true",
          "schedule=step", "schedule.every=3"],
@@ -301,14 +301,14 @@ CASES = {
     "an array that is not finite": (["data=arrays", "data.path=my.npz"], ["data.inputs … nan in row 2, column 1"]),
     "an unknown column": (["data=table", "data.path=my.csv", "data.target=prize"], ["data.target … did you mean price?"]),
     "a table of numbers": (
-        ["data=table", "data.path=my.csv", "data.target=price", "data.drop=[size]"], ["loss … for classes … are numbers … loss=mse"],
+        ["data=table", "data.path=my.csv", "data.target=price", "data.drop=[size]", "loss=cross_entropy"], ["loss … for classes … are numbers … loss=mse"],
     ),
     "a missing device": (["device=cuda:97"], ["device … cuda:97 is not there … device=auto"]),
     # custom components
     "modules and classes": (
         ["optimizer._target_=nowhere.Rule", "schedule._target_=broken.Rule", "init._target_=mine.Rule", "arch=custom", "diagnostic=custom",
          "augmentation=custom", "augmentation.custom._target_=mine.NotAComponent"],
-        ["6 problems", "optimizer._target_ … nowhere", "schedule._target_ … broken.Rule … ZeroDivisionError", "init._target_ … module mine has no class Rule; there is … Sign",
+        ["6 problems", "optimizer._target_ … nowhere", "schedule._target_ … broken.Rule … ZeroDivisionError", "init._target_ … module mine has no class Rule; there is … Blobs",
          "arch._target_ … arch._target_=my_module.MyClass", "diagnostic.custom._target_"],
     ),
     "a class of another kind": (["optimizer._target_=mine.NotAComponent"], ["optimizer._target_ … dlopt.parts.Optimizer"]),

@@ -9,7 +9,7 @@ from typing import Any, get_args
 from dlopt import parts
 from dlopt.config.problems import Problems
 from dlopt.config.schema.signature import read_signature
-from dlopt.errors import did_you_mean
+from dlopt.errors import did_you_mean, join_truncated
 from dlopt.metrics.names import AVERAGE, KNOWN_DIRECTIONS, Direction, find_direction
 from dlopt.training.experiment import Settings
 
@@ -42,20 +42,18 @@ def check_metrics(
         elif metric.startswith(AVERAGE) and not averages:
             problems.add(key, "needs averaged weights; add averaging=ema, or another option of averaging")
         elif metric not in available:
-            remedy = (
-                f"set validation.fraction above 0{advice}" if can_validate else f"use train/{_remove_split(metric)}"
-            )
+            remedy = f"set validation.fraction above 0{advice}" if can_validate else f"use train/{remove_split(metric)}"
             problems.add(key, f"needs a validation split; {remedy}")
 
     if validates or settings.objective != "val/loss":  # for which train/loss is used
-        instead = f"train/{_remove_split(settings.objective)}"
+        instead = f"train/{remove_split(settings.objective)}"
         check_available("objective", settings.objective, f", or objective={instead}")
     if not _check_directions(loss, problems):
         return
     monitors = list(iter_monitors("", components))
     for key, metric in [("objective", settings.objective), *monitors]:
         if metric in possible and find_direction(metric, loss.directions) is None:
-            name, owner = _remove_split(metric), type(loss).__name__
+            name, owner = remove_split(metric), type(loss).__name__
             problems.add(
                 key,
                 f"{metric} may improve by rising or by falling; declare it in the class {owner}: "
@@ -65,20 +63,28 @@ def check_metrics(
         check_available(key, monitor, "")
 
 
-def _remove_split(metric: str) -> str:
+def remove_split(metric: str) -> str:
     """Return the loss's own name of a metric."""
     return metric.removeprefix(AVERAGE).removeprefix("val/").removeprefix("train/")
 
 
 def _describe_missing_metric(metric: str, available: Sequence[str], loss: Any) -> str:
-    """Say how to measure a metric that the loss can report, or name a similar one that the run writes."""
-    name = _remove_split(metric)
+    """Say how to measure a metric that the loss can report, or name those that it can."""
+    name = remove_split(metric)
     measured = list(getattr(loss, "metrics", ()))
-    parameter = read_signature(type(loss)).parameters.get("metrics")
-    choices = [choice for inner in get_args(parameter and parameter.hint) for choice in get_args(inner)]
+    choices = list_possible_metrics(type(loss))
     if name != metric and name in choices and name not in measured:
         return f"'{name}' is not measured; add it: loss.metrics=[{','.join([*measured, name])}]"
+    if name != metric and name in KNOWN_DIRECTIONS and name not in ("loss", *measured):
+        possible = join_truncated(["loss", *choices, *(m for m in measured if m not in choices)])
+        return f"{type(loss).__name__} does not measure {name}; it measures {possible}"
     return f"no run writes '{metric}'{did_you_mean(metric, available)}"
+
+
+def list_possible_metrics(loss: Any) -> list[str]:
+    """Return the metrics that a class of losses can measure, by the type of its parameter `metrics`."""
+    parameter = read_signature(loss).parameters.get("metrics")
+    return [choice for inner in get_args(parameter and parameter.hint) for choice in get_args(inner)]
 
 
 def _check_directions(loss: parts.Loss, problems: Problems) -> bool:

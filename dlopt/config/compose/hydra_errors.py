@@ -54,9 +54,13 @@ def explain(argv: Sequence[str], error: Exception, *, builds: bool = True) -> li
             config = compose("config", accepted, return_hydra_config=True)
             try_each(keys, lambda override: set_key(config, override))
             if problems and builds:
-                from dlopt.config.build import build
+                from dlopt.config.build import build, to_plain
+                from dlopt.config.implied import DataKinds, find_implied
 
                 try:
+                    while implied := find_implied(to_plain(config), accepted, DataKinds().find):
+                        accepted += implied
+                        config = compose("config", accepted)
                     build(compose("config", accepted), accepted)
                 except ConfigError as more:
                     problems += [p for p in more.problems if not _is_at_or_below(p[0], failed)]
