@@ -97,6 +97,11 @@ class MappedInputs:
 Inputs = Tensor | MappedInputs
 
 
+def select_inputs(inputs: Inputs, rows: Tensor) -> Inputs:
+    """Return the inputs at these indices, of which mapped ones are not read."""
+    return inputs.select(rows) if isinstance(inputs, MappedInputs) else inputs[rows]
+
+
 def map_inputs(function: Callable[[Tensor], Tensor], inputs: Inputs) -> Inputs:
     """Return function(inputs), which mapped inputs apply when they are read."""
     return inputs.map(function) if isinstance(inputs, MappedInputs) else function(inputs)

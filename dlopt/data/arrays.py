@@ -2,30 +2,35 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from io import BufferedReader
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
 
-from dlopt.data import _files, _grouping, _npz, _own_splits
+from dlopt.base.mapped_inputs import select_inputs
+from dlopt.data import _files, _grouping, _npy_files, _npz, _own_splits
 from dlopt.data import _targets as data_targets
+from dlopt.data._array_inputs import (
+    Array,
+    Channels,
+    check_finite,
+    check_rounding,
+    make_inputs,
+    name_dtype,
+    note_channels,
+)
 from dlopt.data._targets import TargetKindOption, TestFraction
 from dlopt.errors import OptionError, did_you_mean, join_truncated
 from dlopt.parts import Data, Dataset, Split
 from dlopt.storage import memory, torch_file
 from dlopt.storage.fingerprint import digest_files, fingerprint_files
+from dlopt.storage.mapped_array import MappedArray
 
-EXACT = 2**24
-"""Integers up to here are all different in float32."""
 SUFFIXES = (".npz", ".pt", ".npy")
-ROUNDING = 1e-3
-"""Largest error of float32, as a part of the range of the numbers: below, a thousand levels stay different."""
 LABEL = 70
 """Measured bytes per target while classes are encoded; text takes three times its own size more."""
 
@@ -34,6 +39,8 @@ LABEL = 70
 class ArrayData(Data):
     """Your own arrays in a file of numpy or torch: inputs x and targets y, and optionally x_test and y_test.
 
+    The names of Keras, x_train and y_train, are recognized.
+
     Inputs are features (N, features), series (N, channels, length) or images (N, channels, height, width). uint8 is
     scaled to 0..1; other types become float32 unscaled. Targets are (N,), or (N, outputs) for numbers. Classes may be
     any integers or text; they are counted from 0 in sorted order. Numbers that differ by little more than float32
@@ -41,7 +48,8 @@ class ArrayData(Data):
     and so are arrays that exceed the available memory. Tensors of a .pt must be dense and must not share elements: save
     the .clone() of an expanded tensor.
 
-    path              an .npz of named arrays; a .pt with a dictionary or a pair of tensors; or an .npy with the inputs
+    path              an .npz of named arrays; a .pt with a dictionary or a pair of tensors; an .npy with the inputs; or
+                      a folder with x.npy, y.npy and optionally x_test.npy, y_test.npy
     inputs            name of the array of inputs; the test inputs have the suffix _test
     target            name of the array of targets; the test targets have the suffix _test; for an .npy, the file of the
                       targets
@@ -55,6 +63,9 @@ class ArrayData(Data):
     time              name of an array of times, (N,) numbers or dates: the latest examples are the test, and the latest
                       of the others validate; fractions count different times. The folds of kfold are those of
                       TimeSeriesSplit: each trains on all that is earlier. Cannot be used with group
+    memory_map        leave inputs in their .npy file and read each batch from it: true, false, or auto, if they would
+                      take more than half of the available memory. The order of the examples stays the same, and so do
+                      the bits of inputs and batches
     channels          position of the channels in series and images: first, last, or none if the array has no dimension
                       for them: (N, length) are features, (N, height, width) become images of one channel
     kind              classes, numbers, or auto: floats are numbers; integers, booleans and text are classes
@@ -67,7 +78,8 @@ class ArrayData(Data):
     test_path: str | None
     group: str | None
     time: str | None
-    channels: Literal["first", "last", "none"]
+    channels: Channels
+    memory_map: _npy_files.MemoryMap
     kind: TargetKindOption
 
     def load(self) -> Dataset:
@@ -87,6 +99,8 @@ class ArrayData(Data):
         return alone._dataset(files, encoding)
 
     def files(self) -> list[Path]:
+        if (folder := self._folder(self.path)) is not None:
+            return [*folder.files(), *_own_splits.find_files(self, SUFFIXES[:2])]
         files = [_files.find_file(self.path, SUFFIXES)]
         if files[0].suffix == ".npy":
             beside = files[0].parent / self.target
@@ -96,15 +110,17 @@ class ArrayData(Data):
     def read_groups(self, path: str, key: str) -> set[Any] | None:
         """Return the groups in a file that a key names, or None if it has no such array."""
         assert self.group is not None
+        if (folder := self._folder(path)) is not None:
+            return set(folder[self.group][:].tolist()) if self.group in folder else None
         file = _files.find_file(path, SUFFIXES[:2], key)
         if file.suffix == ".pt":
             stored = _tensors(file, self.inputs, self.target)
             return set(_plain(stored[self.group], self.group, file).tolist()) if self.group in stored else None
-        with _open_array_file(file, key) as stream:
-            arrays = _npz.NpzArrays(stream)
+        with _open_archive(file, key) as arrays:
             return set(_plain(arrays[self.group], self.group, file).tolist()) if self.group in arrays else None
 
     def _dataset(self, files: Sequence[Path], saved: Mapping[str, Any] | None = None) -> Dataset:
+        place = Path(self.path or "").expanduser()
         arrays = self._read(files, needs_target=saved is None)
         is_labeled = self.target in arrays
         if not is_labeled:
@@ -114,22 +130,23 @@ class ArrayData(Data):
         test = (f"{self.inputs}_test", f"{self.target}_test")
         if (test[0] in arrays) != (test[1] in arrays):
             has, lacks = test if test[0] in arrays else test[::-1]
-            raise OptionError("path", f"{files[0]} has {has} but no {lacks}; give both, or neither")
+            raise OptionError("path", f"{place} has {has} but no {lacks}; give both, or neither")
         if test[0] in arrays:
             pairs.append(test)
             if self.test_path is not None:
-                raise OptionError("test_path", f"{files[0]} has {test[0]}; leave one of the two out")
+                raise OptionError("test_path", f"{place} has {test[0]}; leave one of the two out")
         cut = len(pairs) == 1 and saved is None and self.test_path is None
-        _files.check_memory(files[0], sum(self._memory_needed(arrays[x], arrays[y], cut=cut) for x, y in pairs))
-        xs = [self._inputs(arrays[x], x) for x, _ in pairs]
-        if saved is None:  # the range of the training data counts, which other data need not have
-            _check_rounding(arrays[self.inputs], self.inputs, "inputs", last=self.channels == "last")
+        _files.check_memory(place, sum(self._memory_needed(arrays[x], arrays[y], cut=cut) for x, y in pairs))
+        # the range of the training data counts, which other data need not have
+        check = [saved is None, False]
+        xs = [make_inputs(arrays[x], x, self.channels, check_range=c) for (x, _), c in zip(pairs, check, strict=False)]
         ys = [self._target(arrays[y], y, x, len(arrays[x])) for x, y in pairs]
         if len(xs) == 2 and (arrays[test[0]].dtype == np.uint8) != (arrays[self.inputs].dtype == np.uint8):
             types = f"{self.inputs} is {arrays[self.inputs].dtype}, {test[0]} {arrays[test[0]].dtype}"
             raise OptionError("inputs", f"{types}; both or neither must be uint8, which is scaled to 0..1")
         if len(xs) == 2 and xs[0].shape[1:] != xs[1].shape[1:]:
-            shapes = f"{test[0]} has examples of shape {xs[1].shape[1:]}, {self.inputs} of shape {xs[0].shape[1:]}"
+            own, other = (tuple(x.shape[1:]) for x in xs)
+            shapes = f"{test[0]} has examples of shape {other}, {self.inputs} of shape {own}"
             raise OptionError("path", f"{shapes}; they must be equal")
         targets, outputs, names = self._targets(ys, saved)
         scaled = arrays[self.inputs].dtype == np.uint8
@@ -142,34 +159,40 @@ class ArrayData(Data):
         encoding = {"classes": list(names), "uint8": scaled, "sha256": digest_files(files)}
         if outputs > 1 and not names:
             encoding["outputs"] = outputs
-        train = test_split = Split(torch.from_numpy(xs[0]), targets)
+        train = test_split = Split(xs[0], targets)
         if len(xs) == 2:
             y, y_test = targets.split([len(ys[0]), len(ys[1])])
-            train, test_split = Split(train.inputs, y), Split(torch.from_numpy(xs[1]), y_test)
+            train, test_split = Split(train.inputs, y), Split(xs[1], y_test)
         elif cut:
             rows = data_targets.split_test(targets, self.test_fraction, groups, times)
-            train, test_split = (Split(train.inputs[i], targets[i]) for i in rows)
+            train, test_split = (Split(select_inputs(train.inputs, i), targets[i]) for i in rows)
             groups, times = (None if units is None else units[rows[0]] for units in (groups, times))
-        dataset = Dataset(train, test_split, outputs, names, encoding, groups=groups, times=times)
+        notices = note_channels(arrays[self.inputs], self.inputs, self.channels) if saved is None else ()
+        dataset = Dataset(train, test_split, outputs, names, encoding, notices, groups=groups, times=times)
         return replace(dataset, is_labeled=is_labeled)
 
     def _read(self, files: Sequence[Path], *, needs_target: bool) -> dict[str, np.ndarray]:
-        """Read the needed arrays by name."""
+        """Read the needed arrays by name, or map inputs."""
+        if (folder := self._folder(self.path)) is not None:
+            return self._select(folder, Path(self.path or ""), needs_target=needs_target)
         file = files[0]
+        if self.memory_map is True and file.suffix != ".npy":
+            remedy = "save each array with numpy.save in a folder, as x.npy and y.npy, and name the folder"
+            raise OptionError("memory_map", f"{file} cannot be mapped; {remedy}")
         if file.suffix == ".pt":
             return self._select(_tensors(file, self.inputs, self.target), file, needs_target=needs_target)
-        with _open_array_file(file, "path") as stream:
-            if file.suffix == ".npz":
-                return self._select(_npz.NpzArrays(stream), file, needs_target=needs_target)
-            for key, name in _grouping.select_keys(self.group, self.time).items():
-                raise OptionError(key, f"{file} is one array without a name; {name} must be in an .npz or a .pt")
-            inputs = _npz.read_npy(stream)
-        if len(files) == 1:
-            return {self.inputs: inputs}
-        with _open_array_file(files[1], "target") as stream:
-            return {self.inputs: inputs, self.target: _npz.read_npy(stream)}
+        if file.suffix == ".npz":
+            with _open_archive(file, "path") as archive:
+                return self._select(archive, file, needs_target=needs_target)
+        for key, name in _grouping.select_keys(self.group, self.time).items():
+            raise OptionError(key, f"{file} is one array without a name; {name} must be in an .npz or a .pt")
+        arrays: dict[str, Any] = {self.inputs: _npy_files.read_inputs(file, self.memory_map)}
+        if len(files) > 1:
+            arrays[self.target] = _npy_files.read_array(files[1], "target")
+        return arrays
 
     def _select(self, stored: Mapping[str, Any], file: Path, *, needs_target: bool) -> dict[str, np.ndarray]:
+        stored = _rename_keras(stored, (self.inputs, self.target))
         needed = {"inputs": self.inputs, "target": self.target, **_grouping.select_keys(self.group, self.time)}
         for key, name in needed.items():
             if name not in stored and (key != "target" or needs_target):
@@ -177,35 +200,22 @@ class ArrayData(Data):
         names = (*needed.values(), f"{self.inputs}_test", f"{self.target}_test")
         return {name: _plain(stored[name], name, file) for name in names if name in stored}
 
-    def _memory_needed(self, inputs: np.ndarray, targets: np.ndarray, *, cut: bool) -> int:
+    def _folder(self, path: str | None) -> _npy_files.NpyFolder | None:
+        """Return the arrays of a folder with .npy files, or None if the path is not one."""
+        folder = Path(path or "nowhere").expanduser()
+        arrays = _npy_files.NpyFolder(folder, self.inputs, self.memory_map) if folder.is_dir() else None
+        return arrays or None
+
+    def _memory_needed(self, inputs: Array, targets: np.ndarray, *, cut: bool) -> int:
         """Return the bytes needed besides the arrays: inputs as float32, and once more if they are split."""
+        if isinstance(inputs, MappedArray):
+            return (LABEL + 3 * targets.dtype.itemsize) * targets.size
         converted = inputs.dtype != np.float32 or self.channels == "last"
         return 4 * inputs.size * (converted + cut) + (LABEL + 3 * targets.dtype.itemsize) * targets.size
 
-    def _inputs(self, array: np.ndarray, name: str) -> np.ndarray:
-        if array.dtype.kind not in "biuf":
-            raise OptionError("inputs", f"{name} must hold numbers, got {_dtype_name(array.dtype)}")
-        if not 2 <= array.ndim <= 4 or array.size == 0:
-            shapes = "(N, features), (N, channels, length) or (N, channels, height, width)"
-            raise OptionError("inputs", f"{name} has shape {array.shape}; it must be {shapes}")
-        last = array.ndim > 2 and self.channels == "last"
-        with np.errstate(over="ignore"):  # infinite values are reported below
-            x = (np.moveaxis(array, -1, 1) if last else array).astype(np.float32, order="C", copy=False)
-            largest = max(float(x.max()), -float(x.min()))
-            if not math.isfinite(largest):  # NaN included
-                _check_finite(array.astype(np.float32), array, name, "inputs")
-        if array.dtype.kind in "iu" and array.dtype.itemsize > 2 and largest > EXACT:
-            limit = f"float32 is exact up to {EXACT:,}"
-            raise OptionError(
-                "inputs", f"{name} holds integers up to {largest:.3g}, and {limit}; subtract or divide first"
-            )
-        if array.dtype == np.uint8:
-            x /= 255
-        return x[:, None] if x.ndim > 2 and self.channels == "none" else x
-
     def _target(self, array: np.ndarray, name: str, inputs: str, count: int) -> np.ndarray:
         if array.dtype.kind not in "biufUS":
-            raise OptionError("target", f"{name} must hold numbers or text, got {_dtype_name(array.dtype)}")
+            raise OptionError("target", f"{name} must hold numbers or text, got {name_dtype(array.dtype)}")
         if array.ndim == 2 and array.shape[1] == 1:
             array = array[:, 0]
         if array.dtype.kind == "u" and int(array.max(initial=0)) < 2**63:
@@ -221,7 +231,7 @@ class ArrayData(Data):
                 raise OptionError("target", f"{name} holds bytes that are not UTF-8: {error.object!r}") from error
         if array.dtype.kind == "f":
             with np.errstate(over="ignore"):
-                _check_finite(array.astype(np.float32), array, name, "target")
+                check_finite(array.astype(np.float32), array, name, "target")
         return array
 
     def _targets(
@@ -238,7 +248,7 @@ class ArrayData(Data):
         every = np.concatenate(ys)
         if kinds == {"numbers"}:
             if saved is None:
-                _check_rounding(ys[0], self.target, "target")
+                check_rounding(ys[0], self.target, "target")
             y = torch.from_numpy(every.astype(np.float32).reshape(len(every), -1))
             return y, y.shape[1], ()
         if every.ndim == 2:
@@ -253,17 +263,40 @@ class ArrayData(Data):
 
 
 @contextmanager
-def _open_array_file(file: Path, key: str) -> Iterator[BufferedReader]:
-    """Open a file of numpy. Errors become an OptionError at the key."""
-    magic = {".npz": b"PK", ".npy": b"\x93NUMPY"}[file.suffix]
+def _open_archive(file: Path, key: str) -> Iterator[_npz.NpzArrays]:
+    """Open an .npz file. Errors become an OptionError at the key."""
+    magic = b"PK"
     with _files.open_data_file(file, key) as stream:
         if stream.read(len(magic)) != magic:
-            raise OptionError(key, f"{file} is not a valid {file.suffix} file")
+            raise OptionError(key, f"{file} is not a valid .npz file")
         stream.seek(0)
         try:
-            yield stream
+            yield _npz.NpzArrays(stream)
         except (_npz.UnreadableArrayFile, memory.NotEnoughMemoryError, OSError) as error:
             raise OptionError(key, f"{file}: {error}") from error
+
+
+def _rename_keras(stored: Mapping[str, Any], names: Sequence[str]) -> Mapping[str, Any]:
+    """Return arrays of which x_train and y_train are called x and y, as these are in the data sets of Keras."""
+    own = {f"{name}_train": name for name in names if name not in stored and f"{name}_train" in stored}
+    return _Renamed(stored, {new: old for old, new in own.items()}) if own else stored
+
+
+class _Renamed(Mapping[str, Any]):
+    """A mapping in which some keys have another name; values are read on access."""
+
+    def __init__(self, stored: Mapping[str, Any], names: Mapping[str, str]) -> None:
+        self._stored, self._names = stored, names
+
+    def __getitem__(self, name: str) -> Any:
+        return self._stored[self._names.get(name, name)]
+
+    def __iter__(self) -> Iterator[str]:
+        old = set(self._names.values())
+        return iter([*self._names, *(name for name in self._stored if name not in old)])
+
+    def __len__(self) -> int:
+        return len(self._stored)
 
 
 def _tensors(file: Path, inputs: str, target: str) -> Mapping[str, Any]:
@@ -280,7 +313,9 @@ def _tensors(file: Path, inputs: str, target: str) -> Mapping[str, Any]:
     raise OptionError("path", f"{file} must hold a dictionary or a pair of tensors, got a {type(content).__name__}")
 
 
-def _plain(value: Any, name: str, file: Path) -> np.ndarray:
+def _plain(value: Any, name: str, file: Path) -> Any:
+    if isinstance(value, MappedArray):
+        return value
     if isinstance(value, torch.Tensor):
         value = value.detach()
         short = value.is_floating_point() and value.itemsize < 4  # numpy lacks some of these types
@@ -290,39 +325,7 @@ def _plain(value: Any, name: str, file: Path) -> np.ndarray:
     return value
 
 
-def _check_finite(x: np.ndarray, array: np.ndarray, name: str, key: str) -> None:
-    wrong = ~np.isfinite(x)
-    count = int(wrong.sum())
-    if count:
-        row, *rest = (int(i) for i in np.unravel_index(int(wrong.argmax()), x.shape))
-        column = "" if not rest else f", column {rest[0]}" if len(rest) == 1 else f", position {tuple(rest)}"
-        value = array[(row, *rest)]
-        more = f", and {count - 1} more are not" if count > 1 else ""
-        raise OptionError(key, f"{name}: {value} in row {row}{column} (from 0) is not finite in float32{more}")
-
-
-def _check_rounding(array: np.ndarray, name: str, key: str, *, last: bool = False) -> None:
-    """Refuse numbers that differ by little more than the rounding error of float32, such as times in seconds."""
-    if array.dtype.itemsize < 4 or array.dtype == np.float32:
-        return
-    columns = (np.moveaxis(array, -1, 1) if last else array).reshape(len(array), -1)
-    low, high = columns.min(0).astype(np.float64), columns.max(0).astype(np.float64)
-    width = high - low
-    largest_error = np.maximum(np.abs(low), np.abs(high)) * 2.0**-24
-    for i in np.flatnonzero((width > 0) & (largest_error > ROUNDING * width)):
-        column = columns[:, i].astype(np.float64)
-        error = np.abs(column - column.astype(np.float32)).max()
-        if error > ROUNDING * width[i]:
-            place = f"{name}, column {i} (from 0)," if columns.shape[1] > 1 else name
-            spread = f"{place} holds numbers from {low[i]:.10g} to {high[i]:.10g}"
-            raise OptionError(key, f"{spread}, which float32 rounds by up to {error:.2g}; subtract their mean first")
-
-
 def _make_placeholder(shape: tuple[int, ...], saved: Mapping[str, Any]) -> np.ndarray:
     """Return targets for inputs without any: the first class, or zeros."""
     classes = saved.get("classes")
     return np.full(shape, classes[0]) if classes else np.zeros((*shape, saved.get("outputs", 1)))
-
-
-def _dtype_name(dtype: np.dtype) -> str:
-    return {"U": "text", "S": "text", "c": "complex numbers", "O": "Python objects"}.get(dtype.kind, str(dtype))

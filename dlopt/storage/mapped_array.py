@@ -43,6 +43,10 @@ class MappedArray:
         self.shape: tuple[int, ...] = shape
         self._mapped_bytes = 0
 
+    @property
+    def nbytes(self) -> int:
+        return self._array.nbytes
+
     def __len__(self) -> int:
         return self.shape[0]
 

@@ -5,10 +5,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from helpers import assert_refused, make_option
+from helpers import assert_refused, build_experiment, load_weights, make_option, train_runs
 
-from dlopt.data import _files
+from dlopt.base.mapped_inputs import MappedInputs
+from dlopt.data import _array_inputs, _files, _npy_files
 from dlopt.data._targets import split_test
+from dlopt.storage import memory
 
 DRAW = np.random.default_rng(0)
 X = DRAW.normal(size=(60, 4)).astype(np.float32)
@@ -387,3 +389,154 @@ def test_files_of_the_wrong_structure_are_refused(tmp_path):
     assert_refused(data.load, "path", "x in", "is a list, not a tensor")
     file.write_bytes(file.read_bytes()[:50])
     assert_refused(data.load, "path", "damaged")
+
+
+# ------------------------------------------------------------------------------------------------ Keras, and large arrays
+
+
+def test_the_names_of_keras_are_recognized(load):
+    data = load({"x_train": X[:40], "y_train": Y[:40, None], "x_test": X[40:], "y_test": Y[40:, None]})
+    assert torch.equal(data.train.inputs, torch.from_numpy(X[:40]))
+    assert torch.equal(data.test.inputs, torch.from_numpy(X[40:]))
+    assert data.train.targets.tolist() == Y[:40].tolist()
+    named = load({"a_train": X, "y": Y}, inputs="a")
+    assert len(named.train) + len(named.test) == 60
+    assert_refused(lambda: load({"x_train": X, "y": Y}, inputs="z"), "inputs", "no array 'z'")
+
+
+@pytest.mark.parametrize(
+    ("shape", "channels", "remedy"),
+    [
+        ((28, 28), "first", "data.channels=none"),
+        ((32, 32, 3), "first", "data.channels=last"),
+        ((28, 28), "none", None),
+        ((32, 32, 3), "last", None),
+        ((3, 32, 32), "first", None),
+        ((1, 40), "first", None),
+    ],
+)
+def test_bytes_that_look_like_images_with_other_channels_are_noticed(load, shape, channels, remedy):
+    x = np.zeros((60, *shape), np.uint8)
+    notices = load({"x": x, "y": Y}, channels=channels).notices
+    assert (remedy is None and notices == ()) or (remedy in notices[0])
+    assert load({"x": x.astype(np.float32), "y": Y}, channels=channels).notices == ()
+
+
+def write_folder(folder, arrays):
+    folder.mkdir(exist_ok=True)
+    for name, array in arrays.items():
+        np.save(folder / f"{name}.npy", array)
+    _files.cache.clear()
+    return folder
+
+
+IMAGES = DRAW.integers(0, 256, (60, 5, 4), dtype=np.uint8)
+LARGE = {
+    "features": ({"x": X}, {}),
+    "bytes without channels": ({"x": IMAGES}, {"channels": "none"}),
+    "channels last": ({"x": IMAGES[..., None].repeat(3, -1)}, {"channels": "last"}),
+    "float64": ({"x": X.astype(np.float64)}, {}),
+    "int16": ({"x": IMAGES.astype(np.int16)}, {"channels": "first"}),
+    "a test": ({"x": X, "x_test": X[:9], "y_test": Y[:9]}, {}),
+    "names of keras": ({"x_train": X, "y_train": Y, "x_test": X[:9], "y_test": Y[:9]}, {}),
+    "groups": ({"x": X, "who": np.arange(60) // 4}, {"group": "who"}),
+    "times": ({"x": X, "when": np.arange(60) // 4}, {"time": "when"}),
+    "numbers": ({"x": X, "y": X[:, :2]}, {}),
+}
+
+
+@pytest.mark.parametrize("name", LARGE)
+def test_mapped_arrays_are_those_in_memory(tmp_path, name, monkeypatch):
+    monkeypatch.setattr(_array_inputs, "CHUNK_BYTES", 100)
+    arrays, keys = LARGE[name]
+    arrays = arrays if "y_train" in arrays else {"y": Y} | arrays
+    option = replace(PLAIN, path=str(write_folder(tmp_path / "large", arrays)), **keys)
+    here, there = (replace(option, memory_map=m).load() for m in (False, True))
+    for split in ("train", "test"):
+        one, other = getattr(here, split), getattr(there, split)
+        assert isinstance(other.inputs, MappedInputs)
+        assert isinstance(one.inputs, torch.Tensor)
+        assert one.inputs.shape == other.inputs.shape
+        for a, b in zip(one.gather(), other.gather(), strict=True):
+            assert torch.equal(a, b)
+    for units in ("groups", "times"):
+        a, b = getattr(here, units), getattr(there, units)
+        assert a is b is None or torch.equal(a, b)
+    assert here.encoding == there.encoding
+    assert len(option.load_like(here.encoding).test) == len(there.test if len(arrays) == 4 or name == "a test" else Y)
+
+
+def test_an_npy_alone_is_mapped_too(tmp_path):
+    write_folder(tmp_path, {"x": X, "y": Y})
+    option = replace(PLAIN, path=str(tmp_path / "x.npy"), target="y.npy", memory_map=True)
+    assert torch.equal(option.load().test.gather()[0], replace(option, memory_map=False).load().test.inputs)
+
+
+def test_arrays_are_mapped_by_themselves_if_they_take_half_of_the_memory(tmp_path, monkeypatch):
+    option = replace(PLAIN, path=str(write_folder(tmp_path / "large", {"x": X, "y": Y})))
+    assert isinstance(option.load().train.inputs, torch.Tensor)
+    monkeypatch.setattr(memory, "SMALL", 100)
+    for free, is_mapped in ((2 * X.nbytes + 10, False), (2 * X.nbytes - 10, True)):
+        _files.cache.clear()
+        with monkeypatch.context() as patch:
+            patch.setattr(_npy_files.memory, "get_available", lambda free=free: free)
+            patch.setattr(memory, "check", lambda *_: None)
+            assert isinstance(option.load().train.inputs, MappedInputs) == is_mapped
+
+
+def with_value(array, index, value):
+    array = array.copy()
+    array[index] = value
+    return array
+
+
+LARGE_REFUSED = {
+    "not finite": ({"x": with_value(X, (50, 1), np.nan)}, {}, "inputs", ["x: nan in row 50, column 1"]),
+    "too large": ({"x": with_value(HUGE, (4, 2), 1e300)}, {}, "inputs", ["row 4, column 2"]),
+    "large integers": ({"x": with_value(np.zeros((60, 2), np.int64), (59, 0), 1 << 40)}, {}, "inputs", ["integers up to 1.1e+12"]),
+    "times": ({"x": 1.7e9 + np.arange(120.0).reshape(60, 2)}, {}, "inputs", ["x, column 0", "subtract their mean"]),
+    "one dimension": ({"x": X[:, 0]}, {}, "inputs", ["(60,)", "(N, features)"]),
+    "text": ({"x": X.astype(str)}, {}, "inputs", ["must hold numbers, got text"]),
+    "the order of Fortran": ({"x": np.asfortranarray(X)}, {}, "path", ["x.npy cannot be mapped", "order of C"]),
+    "no target": ({"x": X, "y": None}, {}, "target", ["no array 'y'"]),
+    "few targets": ({"x": X, "y": Y[:9]}, {}, "target", ["y has 9 entries, x 60"]),
+    "other shapes": ({"x": X, "x_test": X[:, :2], "y_test": Y}, {}, "path", ["x_test has examples of shape (2,), x of shape (4,)"]),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", LARGE_REFUSED)
+def test_mapped_arrays_are_checked_as_others_are(tmp_path, name, monkeypatch):
+    monkeypatch.setattr(_array_inputs, "CHUNK_BYTES", 100)
+    arrays, keys, key, words = LARGE_REFUSED[name]
+    stored = {k: v for k, v in ({"y": Y} | arrays).items() if v is not None}
+    folder = write_folder(tmp_path / "large", stored)
+    assert_refused(replace(PLAIN, path=str(folder), memory_map=True, **keys).load, key, *words)
+
+
+def test_only_npy_files_can_be_mapped(load, tmp_path):
+    assert_refused(lambda: load({"x": X, "y": Y}, memory_map=True), "memory_map", "numpy.save")
+    (tmp_path / "none").mkdir()
+    assert_refused(replace(PLAIN, path=str(tmp_path / "none")).load, "path", "is a folder; name a file")
+    (tmp_path / "none" / "x.npy").write_bytes(b"no array")
+    assert_refused(replace(PLAIN, path=str(tmp_path / "none"), target="x").load, "path", "not a valid .npy file")
+
+
+@pytest.mark.parametrize("preprocess", ["none", "[standardize]", "[whiten]"])
+def test_a_run_on_mapped_arrays_is_the_run_on_those_in_memory(tmp_path, preprocess):
+    folder = write_folder(tmp_path / "large", {"x": X, "y": Y})
+    common = ["data=arrays", f"data.path={folder}", "arch=mlp", "arch.widths=[5]", "batch_size=7", "epochs=3"]
+    results = []
+    for is_mapped in ("true", "false"):
+        _files.cache.clear()
+        experiments = [
+            build_experiment(*common, f"preprocess={preprocess}", f"data.memory_map={is_mapped}", f"seed={seed}")
+            for seed in (0, 1)
+        ]
+        folders = [tmp_path / is_mapped / str(lanes) for lanes in (1, 2)]
+        results.append([train_runs(f, *experiments[:n])[1] for n, f in enumerate(folders, 1)])
+    for mapped, here in zip(*results, strict=True):
+        for one, other in zip(mapped, here, strict=True):
+            if preprocess == "[whiten]":  # a product of matrices rounds by their shapes
+                torch.testing.assert_close(load_weights(one), load_weights(other), atol=1e-4, rtol=1e-3)
+            else:
+                assert torch.equal(load_weights(one), load_weights(other))
