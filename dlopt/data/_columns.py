@@ -17,7 +17,7 @@ import numpy as np
 from torch import Tensor
 
 from dlopt.data import _dates
-from dlopt.data._csv import Cell, TableCells, is_number, parse_code
+from dlopt.data._csv import Cell, TableCells, format_count, is_number, parse_code
 from dlopt.errors import OptionError, join_truncated
 
 FEW, MANY = 20, 50
@@ -104,7 +104,7 @@ class Numbers:
 
 @dataclass(frozen=True)
 class Categories:
-    """Categories, one-hot. None, the last, stands for missing text."""
+    """Categories, one-hot. None, the last, stands for missing text. Other cells have zeros in all inputs."""
 
     categories: list[Cell]
 
@@ -119,20 +119,18 @@ class Categories:
         return False
 
     def encode(self, name: str, table: TableCells, x: np.ndarray) -> None:
-        cells = table.columns[name]
+        codes = self.number(table.columns[name])
+        known = np.flatnonzero(codes >= 0)
+        x[known, codes[known]] = 1.0
+
+    def number(self, cells: Sequence[Cell]) -> np.ndarray:
+        """Return the places of cells among the categories, (N,), and -1 for cells that are none of them."""
         code = {category: i for i, category in enumerate(self.categories)}
         if all(category is None or is_number(category) for category in code):  # else 1.0 may name a version
             by_number = {number: i for category, i in code.items() if (number := parse_code(category)) is not None}
             others = {cell: parse_code(cell) for cell in set(cells) - code.keys()}
             code |= {cell: by_number[number] for cell, number in others.items() if number in by_number}
-        new = next((i for i, cell in enumerate(cells) if cell not in code), None)
-        if new is not None:
-            cell = "a missing value" if cells[new] is None else repr(cells[new])
-            known = join_truncated(text for text in self.categories if text is not None)
-            where = f"{name} has {cell} in line {table.lines[new]}"
-            remedy = "leave out such rows, or train on them, too"
-            raise OptionError("path", f"{where}; the training data have {known}; {remedy}")
-        x[np.arange(len(cells)), [code[cell] for cell in cells]] = 1.0
+        return np.array([code.get(cell, -1) for cell in cells], dtype=np.int64)
 
     def fit(self, name: str, inputs: Tensor, rows: Any) -> Categories:
         return self
@@ -202,6 +200,21 @@ def detect_column(name: str, table: TableCells, kind: str | None, date_format: s
         count = f"{len(categories)} different texts in {len(present)} rows, and each would be an input"
         raise OptionError("drop", f"{name} has {count}; set {dates}data.drop=[{name}] or data.categorical=[{name}]")
     return Categories([*categories, *([None] if None in cells else [])])
+
+
+def list_other_categories(columns: Mapping[str, Column], table: TableCells) -> Iterator[str]:
+    """Yield a notice for each column of categories with cells that are none of the categories of training."""
+    for name, column in columns.items():
+        if not isinstance(column, Categories):
+            continue
+        rows = np.flatnonzero(column.number(table.columns[name]) < 0).tolist()
+        if not rows:
+            continue
+        new = dict.fromkeys(table.columns[name][row] for row in rows)
+        cells = join_truncated("a missing value" if cell is None else repr(cell) for cell in new)
+        where = f"in {format_count(len(rows), 'row')}, the first in line {table.lines[rows[0]]}"
+        known = join_truncated(text for text in column.categories if text is not None)
+        yield f"{name} has {cells} {where}; training had {known}, so such a row counts as none of them (other)"
 
 
 def list_notices(columns: Mapping[str, Column], table: TableCells, categorical: Collection[str]) -> list[str]:

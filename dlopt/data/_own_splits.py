@@ -34,7 +34,8 @@ def add_splits(option: Any, dataset: Dataset) -> Dataset:
             raise OptionError(key if error.key == "path" else error.key, f"{place}{error}") from error
         if not own.is_labeled:
             raise OptionError(key, f"{path} has no values of the target {option.target}")
-        dataset = replace(dataset, **{name: own.train})
+        notices = (*dataset.notices, *(f"{path}: {notice}" for notice in own.notices))
+        dataset = replace(dataset, **{name: own.train, "notices": notices})
     return dataset if option.group is None else replace(dataset, notices=(*dataset.notices, *_check_groups(option)))
 
 

@@ -63,7 +63,9 @@ class TableData(Data):
     test_fraction        fraction of the rows held out for the test, unless they have a file: a random subset,
                          stratified by class, and the same for every seed
     validation_path      a file with the validation rows: none are then held out of the training rows
-    test_path            a file with the test rows. Both are encoded as the training file; new categories are refused
+    test_path            a file with the test rows. Both are encoded as the training file. A category that it does not
+                         have counts as other: it has zeros in all inputs of its column, and a notice reports it. So it
+                         is for the tables of `dlopt evaluate --data`
     kind                 classes, numbers, or auto: text is classes, and so are integers with at most 20 different
                          values; other numbers are numbers
     standardize_target   for numbers y: predict (y - mu) / sigma, with the mean mu and the standard deviation sigma
@@ -114,7 +116,9 @@ class TableData(Data):
         if not is_labeled:  # all get the first class, or 0
             wanted[target] = [*encoding["classes"], "0"][:1] * len(table.lines)
         table = self._drop_missing(TableCells(wanted, table.lines), target)
-        return replace(self._encode(table, encoding, file), is_labeled=is_labeled, source=text.locate(table.lines))
+        other = _columns.list_other_categories(_columns.read_columns(encoding["columns"]), table)
+        data = replace(self._encode(table, encoding, file), notices=tuple(other))
+        return replace(data, is_labeled=is_labeled, source=text.locate(table.lines))
 
     def read_groups(self, path: str, key: str) -> set[Any] | None:
         """Return the groups in a file that a key names, or None if it has no such column."""

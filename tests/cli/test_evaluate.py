@@ -123,13 +123,16 @@ def test_another_table_is_encoded_as_the_training_data(here, capsys):
 
     for content, message in (
         ("size,price\n1,2\n", "colour"),
-        ("size,colour,price\n1,green,2\n", "'green' in line 2"),
         ("size,colour,price\nbig,red,2\n", "'big' in line 2"),
         ("size,colour,price\n1,red,dear\n", "'dear' in line 2"),
-        ("size,colour,price\n1,,2\n", "a missing value in line 2"),
     ):
         (here / "bad.csv").write_text(content)
         assert message in refuse(capsys, "--data", "bad.csv")
+
+    for colour, what in (("green", "'green'"), ("", "a missing value")):
+        (here / "other.csv").write_text(f"size,colour,price\n1,{colour},2\n")
+        assert main(["evaluate", "last", "--data", "other.csv"]) == 0
+        assert f"colour has {what} in 1 row, the first in line 2" in capsys.readouterr().err
 
 
 def test_a_file_for_a_run_that_was_not_trained_on_a_file(here, capsys):

@@ -12,6 +12,7 @@ import torch
 from helpers import assert_refused, make_option
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from sklearn.preprocessing import OneHotEncoder
 
 from dlopt.data import _files
 from dlopt.data._csv import TableCells, read_csv
@@ -522,7 +523,6 @@ def test_a_file_of_one_split_leaves_the_other_as_it_is(three, load):
 
 
 WRONG_FILES = {
-    "a new category": (["1,green,2"], {}, "validation_path", ["validation_path.csv: colour has 'green' in line 2", "blue, red"]),
     "text for a number": (["1,red,2", "big,red,2"], {}, "validation_path", ["x was numeric in training", "'big' in line 3"]),
     "a missing value": (["1,red,2", ",red,2"], {}, "missing", ["validation_path.csv: 1 value missing, in x (1), the first in line 3"]),
     "a missing target": (["1,red,2", "1,red,"], {}, "target", ["validation_path.csv: y is missing in 1 row"]),
@@ -530,6 +530,27 @@ WRONG_FILES = {
     "no target": (["1,red,", "2,red,"], {}, "validation_path", ["validation_path.csv has no values of the target y"]),
     "a new class": (["1,red,9"], {"kind": "classes"}, "target", ["validation_path.csv: unknown classes 9"]),
 }  # fmt: skip
+
+
+def test_a_category_that_training_did_not_have_is_none_of_its_categories(three):
+    """Zeros, as scikit-learn's OneHotEncoder gives with handle_unknown='ignore'."""
+    data = three(["1,green,2", "2,red,3", ",pink,4", "3,green,5"], names=["validation_path"], missing="fill")
+    encoder = OneHotEncoder(handle_unknown="ignore", sparse_output=False).fit([["red"], ["blue"]])
+    expected = encoder.transform([["green"], ["red"], ["pink"], ["green"]])
+    assert data.validation.inputs[:, 1:].tolist() == expected.tolist()
+    (notice,) = (notice for notice in data.notices if "colour" in notice)
+    assert notice.endswith(
+        "validation_path.csv: colour has 'green', 'pink' in 3 rows, the first in line 2; "
+        "training had blue, red, so such a row counts as none of them (other)"
+    )
+    plain = three(["1,red,2"], names=["validation_path"])
+    assert not any("colour" in notice for notice in plain.notices)
+
+
+def test_text_that_is_missing_only_in_another_table_is_none_of_the_categories(three):
+    data = three(["1,,2", "2,red,3"], names=["validation_path"], missing="fill")
+    assert data.validation.inputs[:, 1:].tolist() == [[0, 0], [0, 1]]
+    assert "colour has a missing value in 1 row, the first in line 2" in data.notices[-1]
 
 
 @pytest.mark.parametrize("name", WRONG_FILES)
