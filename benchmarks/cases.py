@@ -49,6 +49,35 @@ class ResNet:
 
 
 @dataclass(frozen=True)
+class LSTM:
+    """One layer that reads a series; its last state predicts the class."""
+
+    width: int
+
+    @property
+    def overrides(self) -> list[str]:
+        return ["arch=lstm", f"arch.width={self.width}"]
+
+
+@dataclass(frozen=True)
+class Transformer:
+    """Pre-norm blocks with learned positions; the mean over the steps of a series predicts the class."""
+
+    width: int
+    heads: int
+    depth: int
+
+    @property
+    def overrides(self) -> list[str]:
+        return [
+            "arch=transformer", f"arch.width={self.width}", f"arch.heads={self.heads}", f"arch.depth={self.depth}"
+        ]  # fmt: skip
+
+
+Net = MLP | CNN | ResNet | LSTM | Transformer
+
+
+@dataclass(frozen=True)
 class Case:
     """One training problem.
 
@@ -62,7 +91,7 @@ class Case:
 
     name: str
     data: str
-    net: MLP | CNN | ResNet
+    net: Net
     steps: int
     target: float
     threads: int = 1
@@ -84,6 +113,8 @@ CASES = (
     Case("CNN on Fashion-MNIST", "fashion_mnist", CNN(), steps=1800, target=0.97, threads=2),  # three epochs
     Case("tanh MLP of 1000 layers", "mnist1d", MLP((32,) * 1000, "tanh"), steps=200, target=0.90, lr=0.0001),
     Case("residual CNN", "mnist1d", ResNet((16, 32, 64), blocks=3), steps=600, target=0.97),
+    Case("LSTM of 64 units", "mnist1d", LSTM(64), steps=600, target=0.95),
+    Case("transformer of 2 blocks", "mnist1d", Transformer(32, 4, 2), steps=600, target=0.95),
 )
 
 

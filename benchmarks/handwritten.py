@@ -2,14 +2,18 @@
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy, pad, relu
+from torch.nn.functional import cross_entropy, pad, relu, scaled_dot_product_attention
 from torch.utils.data import DataLoader, TensorDataset
 
-from benchmarks.cases import BATCH, CNN, MLP, ResNet
+from benchmarks.cases import BATCH, LSTM, MLP, Net, ResNet, Transformer
 
 
-def build_network(example: Tensor, net: MLP | CNN | ResNet) -> nn.Sequential:
+def build_network(example: Tensor, net: Net) -> nn.Module:
     """Build a network for such examples, with its parameters in the order of dlopt's."""
+    if isinstance(net, LSTM):
+        return LastState(net.width)
+    if isinstance(net, Transformer):
+        return Encoder(net, example.shape[-1])
     if isinstance(net, MLP):
         return build_mlp(example.numel(), net)
     return build_resnet(example, net) if isinstance(net, ResNet) else build_cnn(example)
@@ -63,6 +67,51 @@ class Block(nn.Module):
         if self.more:
             x = pad(x[:, :, :: self.stride], (0, 0, 0, self.more))
         return relu(y + x)
+
+
+class LastState(nn.Module):
+    """An LSTM on a series of one channel, and a linear layer on its last state."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.lstm = nn.LSTM(1, width, batch_first=True)
+        self.output = nn.Linear(width, 10)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.output(self.lstm(x.mT)[0][:, -1])
+
+
+class Encoder(nn.Module):
+    """Blocks of attention and feed-forward layers, a normalization, and a linear layer on the mean."""
+
+    def __init__(self, net: Transformer, steps: int) -> None:
+        super().__init__()
+        self.embedding = nn.Linear(1, net.width)
+        self.positions = nn.Embedding(steps, net.width)
+        self.blocks = nn.Sequential(*(EncoderBlock(net.width, net.heads) for _ in range(net.depth)))
+        self.norm = nn.LayerNorm(net.width)
+        self.output = nn.Linear(net.width, 10)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.output(self.norm(self.blocks(self.embedding(x.mT) + self.positions.weight)).mean(1))
+
+
+class EncoderBlock(nn.Module):
+    def __init__(self, width: int, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.norm1 = nn.LayerNorm(width)
+        self.qkv = nn.Linear(width, 3 * width)
+        self.out = nn.Linear(width, width)
+        self.norm2 = nn.LayerNorm(width)
+        self.linear1 = nn.Linear(width, 4 * width)
+        self.linear2 = nn.Linear(4 * width, width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        b, t, width = x.shape
+        q, k, v = self.qkv(self.norm1(x)).view(b, t, 3, self.heads, -1).permute(2, 0, 3, 1, 4)
+        x = x + self.out(scaled_dot_product_attention(q, k, v).transpose(1, 2).reshape(b, t, width))
+        return x + self.linear2(relu(self.linear1(self.norm2(x))))
 
 
 def build_adam(net: nn.Module, lr: float) -> torch.optim.Optimizer:
