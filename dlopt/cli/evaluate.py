@@ -86,6 +86,7 @@ def _mark_data_keys(argv: Sequence[str]) -> list[str]:
 
 def _evaluate_run(run: RunDirectory, args: Any) -> int:
     from dlopt import console
+    from dlopt.base.loss import flatten_steps
     from dlopt.config.problems import ConfigError
     from dlopt.config.reopen.load_predictor import load_predictor
     from dlopt.formatting import format_metric
@@ -126,7 +127,7 @@ def _evaluate_run(run: RunDirectory, args: Any) -> int:
         picture = "fit" if targets.is_floating_point() else "confusion"
         file = None if args.png is None else args.png or make_report_path(run.path, f"{args.split}-{picture}")
         heading = f"{title}, {examples}" if args.title is None else args.title
-        code = _print_details(predictor, outputs, targets, file, heading) if has_targets else 0
+        code = _print_details(predictor, *flatten_steps(outputs, targets), file, heading) if has_targets else 0
     if args.predictions is not None:
         code = max(code, _write_predictions(predictor, outputs, targets, Path(args.predictions)))
     return code
@@ -169,18 +170,28 @@ def _describe_file(run: RunDirectory, split: str) -> str:
 
 
 def _write_predictions(predictor: Predictor, outputs: Tensor, targets: Tensor, file: Path) -> int:
-    """Write a row for each example; without targets, also print a summary. Return the exit code."""
+    """Write a row for each example, or each step that has a target; without targets, also print a summary.
+
+    Return the exit code.
+    """
+    from dlopt.base.loss import flatten_steps
+    from dlopt.base.sequences import has_targets_per_step, mask_targets
     from dlopt.report import predictions
     from dlopt.storage import atomic
 
     count, is_classes = outputs.shape[-1], not targets.is_floating_point()
     names = predictor.names or (tuple(map(str, range(count))) if is_classes or count > 1 else ("target",))
+    places: dict[str, list[str]] = {}
+    if has_targets_per_step(targets):
+        example, step = mask_targets(targets).nonzero().T.tolist()
+        places = {"example": list(map(str, example)), "step": list(map(str, step))}
+        outputs, targets = flatten_steps(outputs, targets)
     outputs = predictor.loss.predict(outputs.double())
     if not is_classes:
         outputs, targets = (_to_units(predictor, x.double()) for x in (outputs, targets))
     columns = predictions.format_predictions(outputs, names, is_classes=is_classes)
     if predictor.is_labeled and predictor.source is None and predictor.loss.uses_targets:
-        columns = predictions.format_targets(targets, names) | columns
+        columns = places | predictions.format_targets(targets, names) | columns
     if not predictor.is_labeled:
         print("\n".join(predictions.summarize(outputs, names, is_classes=is_classes)))
     try:

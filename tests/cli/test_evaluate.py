@@ -377,6 +377,26 @@ def test_the_predictions_of_a_split_have_its_targets(train_once, here, capsys):
     )
 
 
+@pytest.mark.parametrize("numbers", [False, True])
+def test_sequences_with_a_target_for_each_step_have_a_row_for_each(numbers, train_once, here, capsys):
+    sequences = ("data._target_=mine.Sequences", "arch=gru", "arch.width=4", f"+data.numbers={numbers}")
+    own = [o for o in BLOBS if not o.startswith(("arch", "data._target_"))]
+    loss = "mse" if numbers else "cross_entropy"
+    train_once("train", "-q", *own, *sequences, f"loss={loss}", "+data.per_step=true")
+    lines = evaluate(capsys, "--split", "test", "--predictions", "test.csv")
+    table = read_table(here / "test.csv")
+    lengths = [1 + i % 6 for i in range(30)]
+    assert list(table["example"]) == [str(i) for i, n in enumerate(lengths) for _ in range(n)]
+    assert list(table["step"]) == [str(t) for n in lengths for t in range(n)]
+    predicted, target = (np.array(table[name], float) for name in ("predicted", "target"))
+    metrics = parse_metrics(lines)
+    if numbers:
+        error = float(re.search(r"root mean squared error (\S+),", "\n".join(lines))[1])
+        assert error == pytest.approx(np.square(predicted - target).mean() ** 0.5, rel=1e-4)
+    else:
+        assert metrics["accuracy"] == pytest.approx(np.mean(predicted == target), abs=1e-4)
+
+
 @pytest.mark.parametrize("kind", ["classes", "number", "numbers", "npy"])
 def test_arrays_without_targets_are_predicted(kind, here, capsys):
     draw = np.random.default_rng(0)
