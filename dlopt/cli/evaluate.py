@@ -87,6 +87,7 @@ def _mark_data_keys(argv: Sequence[str]) -> list[str]:
 def _evaluate_run(run: RunDirectory, args: Any) -> int:
     from dlopt import console
     from dlopt.base.loss import flatten_steps
+    from dlopt.base.sequences import mask_targets
     from dlopt.config.problems import ConfigError
     from dlopt.config.reopen.load_predictor import load_predictor
     from dlopt.formatting import format_metric
@@ -116,20 +117,23 @@ def _evaluate_run(run: RunDirectory, args: Any) -> int:
         outputs, targets = predictor.predict_split(args.split, advance)
     metrics = predictor.measure(outputs, targets) if predictor.is_labeled else {}
     outputs, targets = outputs.cpu(), targets.cpu()
+    is_scored = mask_targets(targets) if outputs.ndim == 3 else None  # each step is predicted
+    outputs, targets = flatten_steps(outputs, targets)
+    steps = "" if is_scored is None else f", {len(targets):,} steps"
 
     title = f"{display_path(run.path)}, {predictor.checkpoint} checkpoint (step {predictor.step})"
     examples = "all examples" if args.split == "all" or has_no_split else f"{args.split} split"
     source = f" of --data {' '.join(args.data)}" if args.data else _describe_file(run, args.split)
-    print(f"{title}\n{examples}{source}, {count:,} examples\n")
+    print(f"{title}\n{examples}{source}, {count:,} examples{steps}\n")
     code = 0
     if predictor.is_labeled:
         print("  ".join(f"{name} {format_metric(value)}" for name, value in metrics.items()))
         picture = "fit" if targets.is_floating_point() else "confusion"
         file = None if args.png is None else args.png or make_report_path(run.path, f"{args.split}-{picture}")
         heading = f"{title}, {examples}" if args.title is None else args.title
-        code = _print_details(predictor, *flatten_steps(outputs, targets), file, heading) if has_targets else 0
+        code = _print_details(predictor, outputs, targets, file, heading) if has_targets else 0
     if args.predictions is not None:
-        code = max(code, _write_predictions(predictor, outputs, targets, Path(args.predictions)))
+        code = max(code, _write_predictions(predictor, outputs, targets, is_scored, Path(args.predictions)))
     return code
 
 
@@ -169,29 +173,26 @@ def _describe_file(run: RunDirectory, split: str) -> str:
     return f" of {to_printable(file)}" if isinstance(file, str) else ""
 
 
-def _write_predictions(predictor: Predictor, outputs: Tensor, targets: Tensor, file: Path) -> int:
-    """Write a row for each example, or each step that has a target; without targets, also print a summary.
+def _write_predictions(
+    predictor: Predictor, outputs: Tensor, targets: Tensor, is_scored: Tensor | None, file: Path
+) -> int:
+    """Write a row for each example, or for each of these steps; without targets, also print a summary.
 
     Return the exit code.
     """
-    from dlopt.base.loss import flatten_steps
-    from dlopt.base.sequences import has_targets_per_step, mask_targets
     from dlopt.report import predictions
     from dlopt.storage import atomic
 
     count, is_classes = outputs.shape[-1], not targets.is_floating_point()
     names = predictor.names or (tuple(map(str, range(count))) if is_classes or count > 1 else ("target",))
-    places: dict[str, list[str]] = {}
-    if has_targets_per_step(targets):
-        example, step = mask_targets(targets).nonzero().T.tolist()
-        places = {"example": list(map(str, example)), "step": list(map(str, step))}
-        outputs, targets = flatten_steps(outputs, targets)
     outputs = predictor.loss.predict(outputs.double())
     if not is_classes:
         outputs, targets = (_to_units(predictor, x.double()) for x in (outputs, targets))
     columns = predictions.format_predictions(outputs, names, is_classes=is_classes)
     if predictor.is_labeled and predictor.source is None and predictor.loss.uses_targets:
-        columns = places | predictions.format_targets(targets, names) | columns
+        columns = predictions.format_targets(targets, names) | columns
+    if is_scored is not None:
+        columns = predictions.format_steps(is_scored) | columns
     if not predictor.is_labeled:
         print("\n".join(predictions.summarize(outputs, names, is_classes=is_classes)))
     try:

@@ -36,6 +36,12 @@ def format_predictions(predictions: Tensor, names: Sequence[str], *, is_classes:
     return columns
 
 
+def format_steps(is_scored: Tensor) -> Columns:
+    """Return columns of where these steps, (N, T), are: the number of the example and of the step, from 0."""
+    examples, steps = is_scored.nonzero().T.tolist()
+    return {"example": list(map(str, examples)), "step": list(map(str, steps))}
+
+
 def format_csv(columns: Mapping[str, Sequence[str]], source: SourceRows | None = None) -> str:
     """Return a CSV table of the columns; with a source, its rows in order with the columns of their examples added.
 

@@ -441,6 +441,31 @@ def test_arrays_without_targets_are_predicted(kind, here, capsys):
         network.evaluate("test")
 
 
+@pytest.mark.parametrize("numbers", [False, True])
+def test_each_step_of_a_sequence_is_predicted(numbers, here, capsys):
+    """The padding is not: the sequences of the test have 1 to 6 steps."""
+    data = ["data=custom", "data._target_=mine.Sequences", "+data.per_step=true", f"+data.numbers={numbers}"]
+    loss = "mse" if numbers else "cross_entropy"
+    network = ["arch=gru", "arch.width=4", f"loss={loss}", "batch_size=12", "epochs=2", "device=cpu", "threads=1"]
+    assert main(["train", "-q", *data, *network]) == 0
+    lines = evaluate(capsys, "--predictions", "out.csv")
+    table = read_table(here / "out.csv")
+    rows = [dict(zip(table, cells, strict=True)) for cells in zip(*table.values(), strict=True)]
+    predictor, _ = load_predictor(find_run(), trust=True)
+    outputs, targets = predictor.predict_split("test")
+    lengths = [1 + i % 6 for i in range(30)]
+    assert lines[1] == f"test split, 30 examples, {sum(lengths)} steps"
+    places = [(i, step) for i, length in enumerate(lengths) for step in range(length)]
+    assert [(int(row["example"]), int(row["step"])) for row in rows] == places
+    for row, place in zip(rows, places, strict=True):
+        expected = outputs[place].item() if numbers else outputs[place].argmax().item()
+        assert float(row["predicted"]) == pytest.approx(expected, rel=1e-5)
+        assert float(row["target"]) == pytest.approx(targets[place].item(), rel=1e-5)
+    if not numbers:
+        right = sum(row["target"] == row["predicted"] for row in rows)
+        assert f"accuracy {right / len(rows):.4f}" in lines[3]
+
+
 def test_predictions_do_not_replace_data_and_errors_are_reported(here, capsys):
     for name in ("first", "new", "val"):
         (here / f"{name}.csv").write_text(TABLE)
