@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from dlopt.cli.progress import SweepConsole
     from dlopt.config.compose.hydra_app import HydraApp
     from dlopt.config.implied import DataKinds
+    from dlopt.config.problems import Problems
     from dlopt.runner.job import Job
     from dlopt.sweep.context import SweepInvocation
     from dlopt.sweep.reopen import Guard
@@ -180,23 +181,20 @@ def _run(app: HydraApp, keys: Sequence[str], invocation: Invocation) -> int:
     path = Path(config.hydra.run.dir)
     check_directory(path, "hydra.run.dir", problems)
     check_hydra_keys(config.hydra, problems)
-    misplaced = dict.fromkeys(key for key in keys if key.startswith(SWEEP_KEY_PREFIXES) or key == YES)
-    if misplaced:
-        first, *others = misplaced
-        more = f", like {' and '.join(others)}" if others else ""
-        problems.add(first, f"is for a search{more}: add -m")
+    _check_search_keys(keys, problems)
     try:
         with console.announce(LOADING):
             from dlopt.config.build import build
 
             experiment, notices = build(config, list_overrides(config.hydra), loaded=kinds.loaded)
+            notices = [*kinds.notices, *notices]
     except ConfigError as error:
         problems.errors += error.problems
     problems.raise_if_any()
     if invocation.inspect is not None:
-        return invocation.inspect(*built)
+        return invocation.inspect(experiment, notices)
     if invocation.dry_run:
-        return _print_plan(config, path, experiment, [*kinds.notices, *notices])
+        return _print_plan(config, path, experiment, notices)
     lock = claim_directory(path, "hydra.run.dir", problems)
     problems.raise_if_any()
     assert lock is not None  # else there was a problem
@@ -209,7 +207,7 @@ def _run(app: HydraApp, keys: Sequence[str], invocation: Invocation) -> int:
         hydra = HydraConfig.get()
         tree: dict[str, Any] = OmegaConf.to_container(config, resolve=True)  # type: ignore[assignment]
         job = Job.from_hydra(tree, hydra, Path(hydra.runtime.output_dir))
-        code, _ = execute.perform(job, Progress(), lock=lock, built=(experiment, [*kinds.notices, *notices]))
+        code, _ = execute.perform(job, Progress(), lock=lock, built=(experiment, notices))
         if code == INTERRUPTED:
             raise KeyboardInterrupt
         return code
@@ -222,6 +220,15 @@ def _run(app: HydraApp, keys: Sequence[str], invocation: Invocation) -> int:
         return code
     finally:
         lock.release()
+
+
+def _check_search_keys(keys: Sequence[str], problems: Problems) -> None:
+    """Check that a single run has no key of a search."""
+    misplaced = dict.fromkeys(key for key in keys if key.startswith(SWEEP_KEY_PREFIXES) or key == YES)
+    if misplaced:
+        first, *others = misplaced
+        more = f", like {' and '.join(others)}" if others else ""
+        problems.add(first, f"is for a search{more}: add -m")
 
 
 def _compose_run(app: HydraApp) -> tuple[DictConfig, DataKinds]:
