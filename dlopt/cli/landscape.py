@@ -137,13 +137,15 @@ def _build_slice(
     from dlopt.config.problems import ConfigError
     from dlopt.landscape import build_slice
     from dlopt.landscape.curvature import SplitCurvature
+    from dlopt.landscape.result_files import label_runs
     from dlopt.landscape.trajectories import KEEP_MORE
     from dlopt.objective.second_derivatives import LayerError
 
     size = (args.dims, args.points, args.extent)
     try:
         if others:
-            names = [name, *(other.name for other in others)]
+            runs = [(name, predictor.step), *((other.name, other.step) for other in others)]
+            names = label_runs(runs)
             return build_slice.slice_between(predictor, [o.w for o in others], names, args.points, args.extent)
         if trajectory is not None and args.directions == "pca":
             return build_slice.slice_along_trajectory(predictor, trajectory, *size)
@@ -168,13 +170,19 @@ def _describe(grid: Slice, center: dict[str, float], metrics: dict[str, Tensor])
     import torch
 
     from dlopt.formatting import format_metric
+    from dlopt.report.landscape_figures import ROUNDING
 
     lines = ["at the center: " + "  ".join(f"{name} {format_metric(value)}" for name, value in center.items())]
     loss = metrics["loss"]
     finite = loss[torch.isfinite(loss)]
-    ends = f"from {format_metric(finite.min().item())} to {format_metric(finite.max().item())}" if len(finite) else "-"
+    ends = "-"
+    if len(finite):
+        low, high = finite.min().item(), finite.max().item()
+        ends = f"from {format_metric(low)} to {format_metric(high)}"
+        if len(finite) > 1 and high - low <= ROUNDING * max(abs(low), abs(high)):
+            ends += ", equal within rounding: a larger --extent shows more"
     lost = len(loss) - len(finite)
-    lines.append(f"loss on the grid: {ends}" + (f"; not finite at {lost:,} points" if lost else ""))
+    lines.append(f"loss on the grid: {ends}" + (f"; NaN or infinite at {lost:,} points" if lost else ""))
     lines += [f"axis {i + 1}: {label}" for i, label in enumerate(grid.labels)]
     if grid.path is not None:
         lines += ["", f"{'step':>8}  {'distance':>9}  projection error"]

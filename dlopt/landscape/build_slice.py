@@ -34,7 +34,7 @@ def slice_at_random(predictor: Predictor, dims: int, points: int, extent: float,
         missing = "the network has no matrices or kernels other than zero, whose norms random directions take"
         raise SliceError(f"{missing}; use eigenvectors or pca")
     labels = tuple(f"random direction {i + 1}, filter-normalized" for i in range(dims))
-    axis = torch.linspace(-extent, extent, points, dtype=torch.float64)
+    axis = _center_axis(points, extent)
     return Slice(w, torch.stack(directions), (axis,) * dims, labels)
 
 
@@ -78,7 +78,7 @@ def slice_along_eigenvectors(
         f"eigenvector {i} (eigenvalue {value:.4g}, residual {residual:.1e})"
         for i, (value, residual) in enumerate(numbers, 1)
     )
-    axis = torch.linspace(-extent, extent, points, dtype=torch.float64)
+    axis = _center_axis(points, extent)
     return Slice(w, pairs.vectors[top], (axis,) * dims, labels, is_metric=True)
 
 
@@ -100,8 +100,13 @@ def slice_between(
     directions = span_plane(w, others[0], others[1])
     at = project(torch.stack([w, *others]), w, directions).coordinates
     marks = tuple(Mark(name, tuple(a)) for name, a in zip(names, at.tolist(), strict=True))
-    labels = ("distance along the line to the second run", "distance from this line")
+    labels = (f"distance along the line from {names[0]} to {names[1]}", "distance from this line")
     return Slice(w, directions, _cover(at, points, extent), labels, marks, is_metric=True)
+
+
+def _center_axis(points: int, extent: float) -> Tensor:
+    """Return coordinates from -extent to extent; with an odd number of points, the middle one is zero itself."""
+    return extent * (2 * torch.arange(points, dtype=torch.float64) - (points - 1)) / (points - 1)
 
 
 def _cover(coordinates: Tensor, points: int, extent: float) -> tuple[Tensor, ...]:

@@ -34,9 +34,10 @@ FREE_KEYS = ("train_size", "label_noise", "drop_last", *groups.DATA_FILE_KEYS)
 
 
 class OtherRun(NamedTuple):
-    """The weights of another run, (P,), its path for display, its name in those of files, and warnings."""
+    """The weights of another run, (P,), after a step; its path for display, its name in files' names, and warnings."""
 
     w: Tensor
+    step: int
     name: str
     file_name: str
     warnings: list[str]
@@ -75,7 +76,8 @@ def load_other(run: RunDirectory, predictor: Predictor, name: str, checkpoint: s
         used = f"the preprocessing and precision of {display_path(run.path)} are used"
         warnings = [*warnings, f"{used}: with its own, the outputs of {place} differ by {difference:.1%}"]
     pieces = {parameter: p.detach() for parameter, p in theirs.model.named_parameters()}
-    return OtherRun(predictor.problem.layout.flatten(pieces).to(predictor.w), place, name_run(other), warnings)
+    w = predictor.problem.layout.flatten(pieces).to(predictor.w)
+    return OtherRun(w, theirs.step, place, name_run(other), warnings)
 
 
 def compare_settings(one: Mapping[str, Any], other: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:

@@ -7,7 +7,7 @@ import io
 import os
 from collections.abc import Iterable, Sequence
 from hashlib import sha256
-from pathlib import Path
+from pathlib import Path, PurePath
 
 from dlopt.config.problems import ConfigError
 from dlopt.formatting import to_file_name
@@ -18,6 +18,8 @@ from dlopt.storage import atomic
 
 LONGEST_NAME = 50
 """Largest number of characters of a run in the name of a file, which may name three."""
+LONGEST_LABEL = 28
+"""Largest number of characters of a run in a picture."""
 DIGITS = ".9g"
 """Format of numbers: float32 is read back unchanged."""
 
@@ -39,6 +41,22 @@ def name_run(run: RunDirectory) -> str:
     path = display_path(run.path)
     name = to_file_name(path.removeprefix(f"{ROOT}/"))
     return name if len(name) <= LONGEST_NAME else f"{name[:LONGEST_NAME]}-{sha256(path.encode()).hexdigest()[:6]}"
+
+
+def label_runs(runs: Sequence[tuple[str, int]]) -> list[str]:
+    """Return short labels of runs for a picture, given their paths and steps: the ends of the paths from where they
+    differ; with the steps if they are one run.
+    """
+    paths = [path for path, _ in runs]
+    if len(set(paths)) < len(paths):
+        return [f"{_shorten(PurePath(path).name)}, step {step:,}" for path, step in runs]
+    folders = [PurePath(path).parts for path in paths]
+    same = next((i for i, names in enumerate(zip(*folders, strict=False)) if len(set(names)) > 1), 0)
+    return [_shorten("/".join(parts[same:]) or path) for parts, path in zip(folders, paths, strict=True)]
+
+
+def _shorten(label: str) -> str:
+    return label if len(label) <= LONGEST_LABEL else f"...{label[3 - LONGEST_LABEL :]}"
 
 
 def check_folder(folder: Path) -> None:

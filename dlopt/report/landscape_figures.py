@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from typing import Any
 
 import matplotlib as mpl
@@ -15,18 +16,22 @@ from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter, NullLocato
 from torch import Tensor
 
 from dlopt.formatting import metric_label
-from dlopt.landscape.slices import Slice
+from dlopt.landscape.slices import Slice, TrajectoryPath
 from dlopt.report.figures import COLOURS, STYLE, add_heading
 
 LOG_RANGE = 20.0
 """Levels are logarithmic if the largest value is this many times the smallest one."""
 LEVELS = 24
+ROUNDING = 1e-6
+"""Values that differ by less, relative to their size, are drawn as equal."""
+NOT_FINITE = "#E4E4E4"
+"""The colour of places at which a metric is not finite."""
 COLOURMAP = "cividis"
 PATH, OUTSIDE = "#D55E00", "Reds"
 
 
 def plot_profile(grid: Slice, metrics: Mapping[str, Tensor], metric: str, heading: str) -> Figure:
-    """Plot the metric along one direction, and the error on a second axis if it is another one."""
+    """Plot the metric along one direction, and on a second axis the error, or the loss if the metric is another one."""
     x = grid.axes[0].numpy()
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=(6.4, 3.8), layout="constrained")
@@ -38,10 +43,11 @@ def plot_profile(grid: Slice, metrics: Mapping[str, Tensor], metric: str, headin
             _label_log_axis(axes.yaxis, y)
         axes.set_xlabel(grid.labels[0])
         axes.set_ylabel(metric_label(metric), color=COLOURS[0])
-        if metric != "error" and "error" in metrics:
+        second = "error" if metric == "loss" else "loss"
+        if second in metrics:
             other: Any = axes.twinx()
-            other.plot(x, _to_finite(metrics["error"]), "--", color=COLOURS[1], linewidth=1.4)
-            other.set_ylabel("error", color=COLOURS[1])
+            other.plot(x, _to_finite(metrics[second]), "--", color=COLOURS[1], linewidth=1.4)
+            other.set_ylabel(second, color=COLOURS[1])
             other.set_ylim(bottom=0.0)
             other.grid(visible=False)
             other.spines["right"].set_visible(True)
@@ -52,8 +58,12 @@ def plot_profile(grid: Slice, metrics: Mapping[str, Tensor], metric: str, headin
                           textcoords="offset points", rotation=90, va="top", color="#444444")  # fmt: skip
         if grid.path is not None:
             at = grid.path.points.coordinates[:, 0].numpy()
-            axes.plot(at, np.interp(at, x, y), "o", color=PATH, markersize=3.5, label="steps of the run")
+            _scatter_path(figure, axes, at, np.interp(at, x, y), grid.path)
+        for a, b in _find_gaps(x, y):
+            axes.axvspan(a, b, color=NOT_FINITE, linewidth=0.0)
         axes.set_xlim(x[0], x[-1])
+        _label_extremes(axes.xaxis, x)
+        _note_not_finite(axes, y, metric)
         return add_heading(figure, heading)
 
 
@@ -68,7 +78,7 @@ def plot_contours(grid: Slice, values: Tensor, metric: str, heading: str) -> Fig
     with mpl.rc_context(STYLE | {"axes.grid": False}):
         figure = Figure(figsize=(6.6, 5.2), layout="constrained")
         axes = figure.add_subplot()
-        axes.set_facecolor("#E4E4E4")  # where the metric is not finite
+        axes.set_facecolor(NOT_FINITE)
         axes.contourf(a, b, z, levels=levels, norm=norm, cmap=COLOURMAP, extend="both")
         lines = axes.contour(a, b, z, levels=levels[::3], norm=norm, colors="white", linewidths=0.6, alpha=0.8)
         axes.clabel(lines, fontsize=7, fmt=lambda value: f"{value:.3g}")
@@ -82,14 +92,16 @@ def plot_contours(grid: Slice, values: Tensor, metric: str, heading: str) -> Fig
         for mark in grid.marks:
             x, y = mark.coordinates
             axes.plot(x, y, "o", color=PATH, markeredgecolor="white", markersize=7)
-            axes.annotate(mark.label, (x, y), xytext=(6, 5), textcoords="offset points", fontsize=8,
-                          color="white", path_effects=_outline())  # fmt: skip
+            _annotate(axes, mark.label, x, y, a)
         if grid.is_metric and _is_square(a, b):
             axes.set_aspect("equal")
         axes.set_xlabel(grid.labels[0])
         axes.set_ylabel(grid.labels[1])
         axes.set_xlim(a[0], a[-1])
         axes.set_ylim(b[0], b[-1])
+        _label_extremes(axes.xaxis, a)
+        _label_extremes(axes.yaxis, b)
+        _note_not_finite(axes, z, metric)
         return add_heading(figure, heading)
 
 
@@ -99,21 +111,28 @@ def plot_surface(grid: Slice, values: Tensor, metric: str, heading: str) -> Figu
     z = _to_finite(values).reshape(len(b), len(a))
     is_log = _is_wide(z)
     height = np.log10(z) if is_log else z
+    low, high = _choose_limits(height)
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=(6.6, 5.2), layout="constrained")
         axes: Any = figure.add_subplot(projection="3d")
         axes.plot_surface(*np.meshgrid(a, b), height, cmap=COLOURMAP, rcount=len(b), ccount=len(a), linewidth=0.15,
-                          edgecolor=(1, 1, 1, 0.25), antialiased=True)  # fmt: skip
+                          edgecolor=(1, 1, 1, 0.25), antialiased=True, vmin=low, vmax=high)  # fmt: skip
         axes.view_init(elev=32, azim=-58)
         for side in (axes.xaxis, axes.yaxis, axes.zaxis):
             side.set_pane_color((1, 1, 1, 0))
             side.set_major_locator(MaxNLocator(5))
         axes.tick_params(labelsize=8)
         if is_log:
-            axes.zaxis.set_major_formatter(lambda value, position: f"{10**value:.2g}")
+            ticks = _choose_log_ticks(z)
+            axes.zaxis.set_ticks(np.log10(ticks), [f"{tick:g}" for tick in ticks])
+        elif high > np.nanmax(height):  # a constant
+            axes.set_zlim(2 * low - high, high)
+        _label_extremes(axes.xaxis, a)
+        _label_extremes(axes.yaxis, b)
         axes.set_xlabel(grid.labels[0], fontsize=8)
         axes.set_ylabel(grid.labels[1], fontsize=8)
         axes.set_zlabel(metric_label(metric), fontsize=8)
+        _note_not_finite(axes, z, metric)
         return add_heading(figure, heading)
 
 
@@ -139,24 +158,60 @@ def _plot_path(figure: Figure, axes: Axes, grid: Slice) -> None:
     x, y = grid.path.points.coordinates.T.numpy()
     axes.plot(x, y, color="white", linewidth=2.6, solid_capstyle="round")
     axes.plot(x, y, color=PATH, linewidth=1.3, solid_capstyle="round")
-    error = grid.path.points.error.numpy()
+    _scatter_path(figure, axes, x, y, grid.path)
+    for i in sorted({0, len(x) - 1}):
+        _annotate(axes, f"step {grid.path.steps[i]:,}", x[i], y[i], grid.axes[0].numpy())
+
+
+def _scatter_path(figure: Figure, axes: Axes, x: np.ndarray, y: np.ndarray, path: TrajectoryPath) -> None:
+    """Plot the points of a path in shades of their projection error."""
+    error = path.points.error.numpy()
     points = axes.scatter(x, y, c=error, cmap=OUTSIDE, vmin=0.0, vmax=1.0, s=26, edgecolor="#333333", linewidth=0.5,
                           zorder=3)  # fmt: skip
-    for i in sorted({0, len(x) - 1}):
-        axes.annotate(f"step {grid.path.steps[i]:,}", (x[i], y[i]), xytext=(6, 6), textcoords="offset points",
-                      fontsize=8, color="white", path_effects=_outline())  # fmt: skip
-    figure.colorbar(points, ax=axes, label="projection error", location="bottom",
-                    shrink=0.6, aspect=30, pad=0.02)  # fmt: skip
+    label = "projection error of the steps of the run"
+    figure.colorbar(points, ax=axes, label=label, location="bottom", shrink=0.6, aspect=30, pad=0.02)
+
+
+def _annotate(axes: Axes, text: str, x: float, y: float, a: np.ndarray) -> None:
+    """Write a text next to a point: at its left if it lies in the right half of the axis a."""
+    is_right = x > (a[0] + a[-1]) / 2
+    axes.annotate(text, (x, y), xytext=(-6 if is_right else 6, 6), textcoords="offset points", fontsize=8,
+                  ha="right" if is_right else "left", color="white", path_effects=_outline())  # fmt: skip
+
+
+def _note_not_finite(axes: Any, z: np.ndarray, metric: str) -> None:
+    """Say at how many points the metric is not finite, and that they are grey, or left out of a surface."""
+    count = int(np.isnan(z).sum())
+    if not count:
+        return
+    is_surface = hasattr(axes, "zaxis")
+    where = "left out" if is_surface else "grey"
+    text = f"{where}: {metric_label(metric)} is NaN or infinite at {count:,} of {z.size:,} points"
+    write = axes.text2D if is_surface else axes.text
+    write(0.02, 0.95 if is_surface else 0.02, text, transform=axes.transAxes, fontsize=8, color="#222222", zorder=5,
+          bbox={"facecolor": "white", "edgecolor": "none", "alpha": 0.8, "pad": 2})  # fmt: skip
+
+
+def _find_gaps(x: np.ndarray, y: np.ndarray) -> list[tuple[float, float]]:
+    """Return the intervals of an axis between finite values, or its ends, in which values are NaN."""
+    finite = np.flatnonzero(np.isfinite(y))
+    ends = [0, *finite, len(x) - 1]
+    lost = [(i, j) for i, j in pairwise(ends) if np.isnan(y[i : j + 1]).any()]
+    return [(x[i], x[j]) for i, j in lost]
 
 
 def _choose_levels(z: np.ndarray) -> tuple[np.ndarray, Normalize]:
     """Return levels between the smallest and the largest finite value, logarithmic if the range is wide."""
-    low, high = float(np.nanmin(z)), float(np.nanmax(z))
-    if high <= low:
-        high = low + max(abs(low), 1.0) * 1e-3
+    low, high = _choose_limits(z)
     if _is_wide(z):
         return np.geomspace(low, high, LEVELS + 1), LogNorm(low, high)
     return np.linspace(low, high, LEVELS + 1), Normalize(low, high)
+
+
+def _choose_limits(z: np.ndarray) -> tuple[float, float]:
+    """Return the smallest and the largest finite value, or a larger one if they are equal within rounding."""
+    low, high = float(np.nanmin(z)), float(np.nanmax(z))
+    return (low, high) if high - low > ROUNDING * max(abs(low), abs(high)) else (low, low + max(abs(low), 1.0) * 1e-3)
 
 
 def _is_wide(z: np.ndarray) -> bool:
@@ -183,6 +238,22 @@ def _label_log_axis(axis: Any, z: np.ndarray) -> None:
     axis.set_major_formatter(lambda value, position: f"{value:g}")
     axis.set_minor_locator(NullLocator())
     axis.set_minor_formatter(NullFormatter())
+
+
+def _choose_log_ticks(z: np.ndarray) -> np.ndarray:
+    """Return ticks of a logarithmic axis between the smallest and the largest value."""
+    low, high = np.nanmin(z), np.nanmax(z)
+    subs = (1.0, 2.0, 5.0) if high / low < 1e3 else (1.0,)
+    ticks = np.asarray(LogLocator(subs=subs, numticks=8).tick_values(low, high))
+    return ticks[(ticks >= low) & (ticks <= high)]
+
+
+def _label_extremes(axis: Any, x: np.ndarray) -> None:
+    """Label an axis of very large or small numbers with their powers of ten, which would stand apart otherwise."""
+    size = np.abs(x).max()
+    if not 1e-3 <= size < 1e4:
+        axis.set_major_locator(MaxNLocator(4))
+        axis.set_major_formatter(lambda value, position: f"{value:.3g}")
 
 
 def _outline() -> list[Any]:

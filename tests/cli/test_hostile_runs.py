@@ -9,7 +9,9 @@ from collections import Counter
 import hostile_runs
 import numpy as np
 import pytest
+import torch
 import yaml
+from bits import write_checkpoint
 from hostile_runs import set_checkpoint, set_json
 from torch import nn
 
@@ -31,6 +33,13 @@ SLOW_COMMANDS = {
     "rerun": ["rerun", "run"],
     "resume aloud": ["train", "resume=run", "epochs=3", "optimizer.lr=0.1"],
 }
+GRID = ["--dims", "1", "--points", "2", "-q"]
+LANDSCAPES = {
+    "landscape": ["landscape", "run", *GRID],
+    "landscape --to": ["landscape", "twin", "--to", "run", *GRID, "--out", "run/line"],
+    "landscape --cka": ["landscape", "run", "--directions", "pca", *GRID, "--cka"],
+}
+"""Of a run, from another one to it, and along its path."""
 ALL_COMMANDS = COMMANDS | SLOW_COMMANDS
 OPENING = ("evaluate", "resume")
 REASONS = ("opening a run executes no code of its own; add --trust", "config.yaml", "not found in victims",
@@ -48,6 +57,7 @@ def honest_run(tmp_path_factory):
         patch.chdir(folder)
         small = ["data=digits", "data.train_size=100", "batch_size=40", "arch=mlp", "arch.widths=[4]", "epochs=2"]
         more = ["regularization=l2", "schedule=warmup", "schedule.length=1", "threads=1", "device=cpu"]
+        more += ["diagnostic=trajectory", "diagnostic.trajectory.every=1"]
         assert main(["train", "-q", *small, *more, "hydra.run.dir=run"]) == 0
     return folder / "run"
 
@@ -96,7 +106,7 @@ def run_command(place, capsys, name):
     """Return the exit code and the output of a command; check that everything outside of the run is unchanged."""
     before, modules, search = read_outside(place), set(sys.modules), list(sys.path)
     signal.alarm(SECONDS)
-    code = main(ALL_COMMANDS[name])
+    code = main((ALL_COMMANDS | LANDSCAPES)[name])
     signal.alarm(5 * SECONDS)
     output = "".join(capsys.readouterr())
     assert code in (0, 2) or (name in SLOW_COMMANDS and code == 1)
@@ -271,6 +281,120 @@ def test_trusted_code_is_executed(name, command, place, capsys, monkeypatch):
     assert main([*COMMANDS[command], "--trust"]) == 2
     assert (place / "canary").exists(), capsys.readouterr()
     assert sys.modules.pop("evil")
+
+
+# ------------------------------------------------------------------------------------------------ landscapes
+
+
+@pytest.fixture
+def twins(place):
+    """Return the place, with a second honest run whose weights differ."""
+    shutil.copytree(place / "run", place / "twin")
+    run = RunDirectory(place / "twin")
+    content = run.load("last")
+    for value in content["model"].values():
+        value.mul_(1.1)
+    write_checkpoint(run.checkpoint("last"), content)
+    return place
+
+
+@pytest.mark.parametrize("name", LANDSCAPES)
+def test_landscapes_of_an_honest_run_are_drawn(name, twins, capsys):
+    code, output = run_command(twins, capsys, name)
+    assert code == 0, output
+
+
+FAST = tuple(hostile_runs.CODE_CASES)[::9]
+
+
+@pytest.mark.parametrize(
+    "name",
+    [n if n in FAST else pytest.param(n, marks=pytest.mark.long) for n in hostile_runs.CODE_CASES],
+)
+def test_landscapes_execute_no_code_that_a_run_names(name, twins, capsys):
+    hostile_runs.CODE_CASES[name](twins / "run", twins / "canary")
+    for command in LANDSCAPES:
+        code, output = run_command(twins, capsys, command)
+        assert code == 0 or any(reason in output for reason in REASONS), f"{command}: {output}"
+
+
+@pytest.mark.parametrize("name", ["checkpoints", "checkpoints/last.safetensors", ".hydra/config.yaml"])
+def test_landscapes_follow_links_only_in_trusted_runs(name, twins, capsys):
+    (twins / "run" / name).rename(twins / "elsewhere")
+    (twins / "run" / name).symlink_to(twins / "elsewhere")
+    for command in LANDSCAPES.values():
+        assert main(command) == 2
+        assert f"run/{name} is a symbolic link" in capsys.readouterr().err
+        assert main([*command, "--trust"]) == 0, capsys.readouterr()
+        capsys.readouterr()
+
+
+@pytest.mark.parametrize("target", ["victim", "created"])
+def test_landscapes_do_not_write_through_links(target, twins, capsys):
+    stem = "random-1d-train-last-2points"
+    (twins / "run/landscape").mkdir()
+    for name in (f"{stem}.csv", f"{stem}.csv.tmp", f"{stem}.partial", f"{stem}-loss.png"):
+        (twins / "run/landscape" / name).symlink_to(twins / target)
+    code, output = run_command(twins, capsys, "landscape")
+    assert code == 0, output
+    shutil.rmtree(twins / "run/landscape")
+    (twins / "run/landscape").symlink_to(twins / "victims")
+    code, output = run_command(twins, capsys, "landscape")
+    assert (code, "is a symbolic link: name a folder with --out" in output) == (2, True)
+
+
+STATISTICS = torch.zeros(3)
+CONTENTS = {
+    "another network": lambda content: content["model"].update({"hidden.0.weight": torch.zeros(3, 64)}),
+    "no model": lambda content: content.pop("model"),
+    "a model of text": lambda content: content.update(model=hostile_runs.ESCAPE),
+    "a large layer": lambda content: content["model"].update({"hidden.0.weight": torch.zeros(4, 10**5)}),
+    "diagnostics of text": lambda content: content.update(diagnostics=hostile_runs.ESCAPE),
+    "no diagnostics": lambda content: content.pop("diagnostics"),
+    "points of text": lambda content: content["diagnostics"]["trajectory"].update(points=hostile_runs.ESCAPE),
+    "no points": lambda content: content["diagnostics"]["trajectory"].update(points={}),
+    "a large number of steps": lambda content: content["diagnostics"]["trajectory"]["points"][1].update(step=2**62),
+    "a point of complex numbers": lambda content: content["diagnostics"]["trajectory"]["points"][1].update(w=1j * STATISTICS),
+    "preprocessing that is not there": lambda content: content.update(preprocessing={"zca": {"mean": STATISTICS}}),
+    "classes": lambda content: content.update(encoding={"classes": [hostile_runs.ESCAPE] * 10**4}),
+    "the step": lambda content: content.update(step=hostile_runs.ESCAPE),
+    "weights that are large": lambda content: content["model"]["output.bias"].fill_(1e38),
+    "weights that are not numbers": lambda content: content["model"]["output.bias"].fill_(float("nan")),
+    "points that are large": lambda content: content["diagnostics"]["trajectory"]["points"][1]["w"].fill_(1e38),
+}  # fmt: skip
+
+
+SLOW_CONTENTS = ("no points", "a large number of steps", "a point of complex numbers", "classes",
+                 "preprocessing that is not there", "no diagnostics")  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=pytest.mark.long) if n in SLOW_CONTENTS else n for n in CONTENTS]
+)
+def test_landscapes_of_checkpoints_of_someone_else_end_with_a_message(name, twins, capsys):
+    run = RunDirectory(twins / "run")
+    content = run.load("last")
+    CONTENTS[name](content)
+    write_checkpoint(run.checkpoint("last"), content)
+    for command in LANDSCAPES:
+        _, output = run_command(twins, capsys, command)
+        assert output.count("\n") < 40
+
+
+def test_names_of_runs_in_landscapes_do_not_control_the_terminal(twins, capsys):
+    """Nor do they leave the folder: they are parts of the names of files."""
+    name = f"..{hostile_runs.ESCAPE}" + "x" * 150
+    (twins / "run").rename(twins / name)
+    for command in (
+        ["landscape", name, *GRID, "--out", "mine"],
+        ["landscape", "twin", "--to", name, *GRID, "--out", "mine"],
+    ):
+        assert main(command) == 0
+        captured = capsys.readouterr()
+        assert is_printable(captured.out + captured.err)
+    names = [file.name for file in (twins / "mine").iterdir()]
+    assert len(names) == 4
+    assert all(name.isprintable() and len(name) < 150 for name in names)
 
 
 # ------------------------------------------------------------------------------------------------ memory

@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from bits import write_checkpoint
 from helpers import BLOBS
+from matplotlib.text import Text
 from sklearn.decomposition import PCA
 from test_spectrum import compute_dense, make_network, make_predictor
 from torch import nn
@@ -26,7 +27,7 @@ from dlopt.landscape.curvature import SplitCurvature
 from dlopt.landscape.directions import draw_direction, find_principal_directions, project, span_plane
 from dlopt.landscape.other_runs import compare_settings
 from dlopt.landscape.representation import center_products, compute_cka
-from dlopt.landscape.result_files import name_run
+from dlopt.landscape.result_files import label_runs, name_run
 from dlopt.landscape.slices import Slice, SliceEvaluator, evaluate_slice
 from dlopt.report.landscape_figures import plot_contours, plot_profile, plot_surface
 from dlopt.rundir.directory import RunDirectory
@@ -220,18 +221,61 @@ def test_partial_results_that_do_not_fit_are_ignored(changes, tmp_path):
         assert (metrics["loss"][0].item() == 7.0) == is_used
 
 
-def test_pictures_of_values_that_are_not_finite():
-    center = draw(4)
-    for dims in (1, 2):
-        axis = torch.linspace(-1, 1, 5).double()
-        grid = Slice(center, draw(dims, 4), (axis,) * dims, ("a", "b")[:dims])
-        for values in (draw(5**dims).exp() * 100, torch.ones(5**dims).double()):
-            values[0], values[-1] = torch.nan, torch.inf
-            plots = [plot_contours, plot_surface] if dims == 2 else []
-            for plot in plots:
-                plot(grid, values, "loss", "title").draw_without_rendering()
-            if dims == 1:
-                plot_profile(grid, {"loss": values, "error": values}, "loss", "title").draw_without_rendering()
+def make_grid(dims, points=5):
+    axis = torch.linspace(-1, 1, points).double()
+    return Slice(draw(4), draw(dims, 4), (axis,) * dims, ("a", "b")[:dims])
+
+
+def read_texts(figure):
+    figure.draw_without_rendering()
+    return [text.get_text() for text in figure.findobj(Text)]
+
+
+@pytest.mark.parametrize("plot", [plot_contours, plot_surface, plot_profile])
+@pytest.mark.parametrize("is_constant", [False, True])
+def test_pictures_say_where_values_are_not_finite(plot, is_constant):
+    grid = make_grid(1 if plot is plot_profile else 2)
+    values = torch.ones(len(grid.coordinates())).double() if is_constant else draw(len(grid.coordinates())).exp() * 100
+    for i, count in (([], 0), ([0, -1], 2)):
+        values[i] = torch.tensor([torch.nan, torch.inf])[: len(i)].double()
+        shown = {"loss": values, "error": values} if plot is plot_profile else values
+        texts = [text for text in read_texts(plot(grid, shown, "loss", "title")) if "NaN or infinite" in text]
+        where = "left out" if plot is plot_surface else "grey"
+        assert texts == [f"{where}: loss is NaN or infinite at 2 of {len(values)} points"] * bool(count)
+
+
+def test_a_profile_is_grey_from_finite_to_finite_values():
+    values = torch.tensor([1.0, torch.nan, 2.0, 3.0, torch.inf, torch.inf]).double()
+    figure = plot_profile(make_grid(1, 6), {"loss": values}, "loss", "title")
+    spans = [patch.get_extents().transformed(figure.axes[0].transData.inverted()) for patch in figure.axes[0].patches]
+    assert [(span.x0, span.x1) for span in spans] == [pytest.approx((-1, -0.2)), pytest.approx((0.2, 1))]
+
+
+def test_rounding_is_drawn_as_a_constant():
+    """Levels between values that differ by rounding would look like a landscape."""
+    grid = make_grid(2)
+    values = 2.0 + 1e-9 * draw(25)
+    contours = plot_contours(grid, values, "loss", "title")
+    assert contours.axes[1].get_ylim() == pytest.approx((2, 2.002))
+    assert plot_surface(grid, values, "loss", "title").axes[0].get_zlim()[1] > 2.001
+
+
+@pytest.mark.parametrize("points", [2, 3, 15, 51, 99, 100])
+@pytest.mark.parametrize("extent", [1e-9, 0.3, 1e20])
+def test_the_middle_of_an_axis_is_the_run_itself(points, extent):
+    predictor = make_predictor(make_network("mlp")[0])
+    (axis,) = slice_at_random(predictor, 1, points, extent, 0).axes
+    np.testing.assert_allclose(axis, np.linspace(-extent, extent, points), rtol=1e-12, atol=1e-12 * extent)
+    assert torch.equal(axis, -axis.flip(0))
+    assert (0 in axis) == bool(points % 2)
+
+
+def test_labels_of_runs_are_short():
+    assert label_runs([("outputs/1/a", 1), ("outputs/1/b", 2)]) == ["a", "b"]
+    assert label_runs([("outputs/1/a", 1), ("outputs/2/a", 2), ("x", 3)]) == ["outputs/1/a", "outputs/2/a", "x"]
+    assert label_runs([("outputs/a", 1), ("outputs/a", 2_000)]) == ["a, step 1", "a, step 2,000"]
+    assert label_runs([("a", 1), ("a/b", 2)]) == ["a", "a/b"]
+    assert label_runs([("a/" + "x" * 200, 1), ("b", 2)]) == ["..." + "x" * 25, "b"]
 
 
 # ------------------------------------------------------------------------------------------- the command
