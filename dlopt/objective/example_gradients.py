@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import torch
@@ -55,7 +55,7 @@ def _alone(
         g: Tensor = grad(loss)(w)
         return g
 
-    return vmap(gradient)(x[at], y[at], at)
+    return _map_examples(problem, gradient, x[at], y[at], at)
 
 
 def _within_batch(
@@ -73,5 +73,18 @@ def _within_batch(
     values, transpose = linearized
     chosen = (at.unsqueeze(-1) == torch.arange(len(values), device=w.device)).to(values.dtype)
     together = max(1, MAX_EXAMPLES // ((problem.lanes or 1) * len(values)))
-    (gradients,) = vmap(transpose, chunk_size=together)(chosen)
-    return gradients
+    return _map_examples(problem, lambda row: transpose(row)[0], chosen, together=together)
+
+
+def _map_examples(
+    problem: Problem, function: Callable[..., Tensor], *columns: Tensor, together: int | None = None
+) -> Tensor:
+    """Call a function of one example for each row of the columns, `together` at a time.
+
+    Networks with recurrent layers of torch are called one after another: vmap fails for them, or warns and does the
+    same.
+    """
+    if problem.is_recurrent:
+        return torch.stack([function(*row) for row in zip(*columns, strict=True)])
+    mapped: Tensor = vmap(function, chunk_size=together)(*columns)
+    return mapped

@@ -2,8 +2,8 @@
 
 import pytest
 import torch
-from helpers import build_blobs, read_rows, train_runs
-from objectives import KEYS, LANE_KEY, SETTINGS, draw_data, make_objective, make_problem
+from helpers import build_blobs, make_option, read_rows, train_runs
+from objectives import CLASSES, KEYS, LANE_KEY, SETTINGS, draw_data, make_objective, make_problem
 from torch import nn
 from torch.func import vmap
 from torch.nn.functional import cross_entropy
@@ -153,3 +153,32 @@ def test_gradients_of_lanes_are_those_of_runs_alone(setting):
         alone, own = make_problem("mlp", *SETTINGS[setting], w=w[i])
         objective = MiniBatchObjective(alone, x[i], y[i], KEYS[i])
         torch.testing.assert_close(together[i], torch.cat([*objective.example_gradients(own, 5)]))
+
+
+class Recurrent(nn.Module):
+    """A recurrent layer of torch over the features of an example; normalization makes examples depend on each other."""
+
+    def __init__(self, layer, *after):
+        super().__init__()
+        self.layer = layer(1, 4, batch_first=True)
+        self.head = nn.Sequential(*after, nn.Linear(4, CLASSES))
+
+    def forward(self, x):
+        return self.head(self.layer(x.unsqueeze(-1))[0][:, -1])
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("layer", [nn.RNN, nn.GRU, nn.LSTM])
+@pytest.mark.parametrize("normalizes", [False, True])
+def test_recurrent_layers_of_torch_have_gradients_of_examples(normalizes, layer, dtype):
+    """They have no rule for vmap in some precisions."""
+    torch.manual_seed(3)
+    problem = Problem(
+        Recurrent(layer, *[make_option("normalization", "batch")(4, 1)] * normalizes).to(dtype), CrossEntropy([])
+    )
+    w = torch.nn.utils.parameters_to_vector(problem.model.parameters()).detach()
+    x, y = draw_data()
+    objective = MiniBatchObjective(problem, x.to(dtype), y, KEYS[0])
+    gradients = torch.cat([*objective.example_gradients(w, 100)])
+    assert len(gradients) == len(y)
+    torch.testing.assert_close(gradients.mean(0), objective.true_gradient(w)[1], rtol=1e-4, atol=1e-6)
