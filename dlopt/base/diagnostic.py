@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, NamedTuple, Protocol
+from typing import Annotated, Any, ClassVar, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
@@ -13,9 +13,14 @@ from torch import Tensor
 from dlopt.base.group import Group
 from dlopt.base.layout import Layout
 from dlopt.base.optimizer import ObjectiveOracle, Optimizer
-from dlopt.ranges import Count
+from dlopt.ranges import Count, Range
 from dlopt.rundir.heat_map import Png, draw_heat_map
 from dlopt.rundir.tensorboard import Bucket
+
+Bins = Annotated[int, Range(ge=1, le=10_000)]
+"""Number of buckets of a histogram."""
+Columns = Annotated[int, Range(ge=2, le=10_000)]
+"""Largest number of columns of a picture, one pixel each at least."""
 
 
 class Histogram(NamedTuple):

@@ -2,18 +2,17 @@
 
 import math
 from dataclasses import dataclass
-from typing import Annotated
 
 import torch
 from torch import Tensor
 
 from dlopt import prng
-from dlopt.base.diagnostic import Histogram
+from dlopt.base.diagnostic import Bins, Columns, Histogram
 from dlopt.base.layout import Layout
 from dlopt.diagnostic._column_history import ColumnHistory
 from dlopt.linalg.lanczos import tridiagonalize
 from dlopt.parts import Diagnostic, Reading, StepRecord
-from dlopt.ranges import Count, Range
+from dlopt.ranges import Count
 
 DECADES = range(-3, 4)
 """Powers of ten between the rows of the picture."""
@@ -81,8 +80,8 @@ class Curvature(Diagnostic):
     iterations: Count
     probes: Count
     top: Count
-    bins: Count
-    columns: Annotated[int, Range(ge=2)]
+    bins: Bins
+    columns: Columns
 
     def init(self, w: Tensor, layout: Layout) -> ColumnHistory:
         return ColumnHistory.start(w, len(LABELS), self.columns)

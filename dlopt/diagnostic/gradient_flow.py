@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated
 
 import torch
 from torch import Tensor
 
+from dlopt.base.diagnostic import Columns
 from dlopt.base.layout import Layout
 from dlopt.diagnostic._column_history import ColumnHistory
 from dlopt.diagnostic._layer_norms import compute_layer_norms
 from dlopt.parts import Diagnostic, Reading, StepRecord
-from dlopt.ranges import Range
 
 
 @dataclass(frozen=True)
@@ -42,7 +41,7 @@ class GradientFlow(Diagnostic):
     Source: Glorot and Bengio 2010, section 4.2, for sizes along depth.
     """
 
-    columns: Annotated[int, Range(ge=2)]
+    columns: Columns
 
     def init(self, w: Tensor, layout: Layout) -> ColumnHistory:
         return ColumnHistory.start(w, len(layout.layers()), self.columns)

@@ -5,9 +5,8 @@ from typing import Any, Literal
 
 from torch import Tensor
 
-from dlopt.base.diagnostic import Histogram
+from dlopt.base.diagnostic import Bins, Histogram
 from dlopt.parts import Diagnostic, StepRecord
-from dlopt.ranges import Count
 
 
 @dataclass(frozen=True)
@@ -32,7 +31,7 @@ class Histograms(Diagnostic):
     million weights).
     """
 
-    bins: Count
+    bins: Bins
     of: list[Literal["weight", "gradient", "activation"]]
 
     def measure(self, record: StepRecord, memory: Any) -> tuple[dict[str, Histogram], Any]:
