@@ -36,6 +36,8 @@ FENCE = 3.0
 """Values worse than the worse quartile by this many interquartile ranges are drawn at the edge."""
 COLUMNS = 4
 """Panels in a row of small multiples."""
+FEW = 0.1
+"""Number of eigenvalues down to which a density is drawn: fewer count as none."""
 CURVE_COLUMNS = 3
 """Largest number of panels of curves in a row."""
 
@@ -131,7 +133,9 @@ def _plot_panel(axes: Axes, panel: Panel) -> None:
     for curve in panel.curves:
         colour = COLOURS[curve.colour % len(COLOURS)]
         width, layer = (0.6, 1.5) if curve.is_thin else (1.6, 2.0)
-        axes.plot(curve.x, curve.y, DASHES[curve.dash], color=colour, label=curve.label, linewidth=width, zorder=layer)
+        marker = "o" if len(curve.x) == 1 else None  # a line of one point is invisible
+        axes.plot(curve.x, curve.y, DASHES[curve.dash], color=colour, label=curve.label, linewidth=width, zorder=layer,
+                  marker=marker)  # fmt: skip
         if curve.spread is not None:
             y, sd = np.asarray(curve.y), np.asarray(curve.spread)
             axes.fill_between(curve.x, y - sd, y + sd, color=colour, alpha=0.18, linewidth=0)
@@ -184,6 +188,24 @@ def plot_predictions(
             axes.plot(ends, ends, color="#666666", linewidth=1.0)
             axes.set_xlabel(f"true {name}")
             axes.set_ylabel(f"predicted {name}")
+        return add_heading(figure, heading)
+
+
+def plot_density(buckets: Sequence[tuple[float, float, float]], heading: str) -> Figure:
+    """Plot how many eigenvalues are estimated to be in each bucket: left edge, right edge and number."""
+    edges = [buckets[0][0], *(right for _, right, _ in buckets)]
+    counts = np.maximum([count for *_, count in buckets], FEW)
+    with mpl.rc_context(STYLE):
+        figure = Figure(figsize=(7.2, 3.8), layout="constrained")
+        axes = figure.add_subplot()
+        axes.stairs(counts, edges, baseline=FEW, fill=True, color=COLOURS[0], alpha=0.6)
+        axes.axhline(1.0, color="#666666", linewidth=0.8, linestyle=":")
+        axes.axvline(0.0, color="#666666", linewidth=0.8)
+        axes.set_yscale("log")
+        axes.yaxis.set_major_formatter(format_power)
+        axes.set_ylim(FEW, 3 * counts.max())
+        axes.set_xlabel("eigenvalue")
+        axes.set_ylabel("eigenvalues in each bucket")
         return add_heading(figure, heading)
 
 

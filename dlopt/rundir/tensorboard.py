@@ -71,22 +71,6 @@ def list_pairs(tags: Collection[str]) -> dict[str, tuple[str, str]]:
     return {title: pair for title, pair in pairs.items() if all(tag in tags for tag in pair)}
 
 
-def read_pictures(folder: Path) -> dict[str, bytes]:
-    """Return the last picture of each tag in the event files of a run, as PNG files; what is no picture is left out."""
-    from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
-    from tensorboard.plugins.image.metadata import PLUGIN_NAME
-
-    pictures = {}
-    for file in sorted(f for f in folder.glob("events.out.tfevents.*") if f.is_file() and not f.is_symlink()):
-        for event in EventFileLoader(str(file)).Load():
-            for value in event.summary.value:
-                parts = value.tensor.string_val
-                is_picture = value.metadata.plugin_data.plugin_name == PLUGIN_NAME and len(parts) > 2
-                if is_picture and parts[2].startswith(PNG_SIGNATURE):
-                    pictures[value.tag] = parts[2]
-    return pictures
-
-
 class EventFileWriter:
     """Appends to one event file; every call reaches the operating system before it returns."""
 

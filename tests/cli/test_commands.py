@@ -687,14 +687,21 @@ def test_a_picture_of_a_run_shows_its_diagnostics(here, capsys):
     from helpers import read_pictures
     from matplotlib.image import imread
 
-    watched = ("diagnostic=[sharpness,gradient_flow]", "diagnostic.sharpness.every=2", "optimizer=sgd")
+    watched = ("diagnostic=[sharpness,gradient_flow,curvature]", "diagnostic.sharpness.every=2", "optimizer=sgd",
+               "diagnostic.curvature.every=9")  # fmt: skip
     assert main(["train", "-q", *BLOBS]) == 0
     assert main(["show", "--png", "plain.png"]) == 0
     assert capsys.readouterr().out.split()[-1] == "plain.png"
     assert main(["train", "-q", *BLOBS, *watched]) == 0
     assert main(["show", "--png", "mine.png"]) == 0
-    assert capsys.readouterr().out.split()[-2:] == ["mine-gradient_flow-layers.png", "mine.png"]
-    assert Path("mine-gradient_flow-layers.png").read_bytes() == [*read_pictures(find_run()).values()][-1]
-    assert imread("mine.png").shape[1] > 1.3 * imread("plain.png").shape[1]
+    names = ("", "-curvature-density", "-curvature-spectrum", "-gradient_flow-layers")
+    assert capsys.readouterr().out.split()[-4:] == [f"mine{name}.png" for name in names]
+    last = {tag: png for (tag, _), png in read_pictures(find_run()).items()}
+    assert Path("mine-gradient_flow-layers.png").read_bytes() == last["gradient_flow/layers"]
+    assert imread("mine-curvature-density.png").shape[1] > 1000
+    assert imread("mine.png").shape[0] > 1.3 * imread("plain.png").shape[0]
+    before = sorted(Path().iterdir())
+    assert main(["show", "--png", "mine.unknown"]) == 2
+    assert sorted(Path().iterdir()) == before
     assert main(["show", "--png", "one.png", "--plot", "sharpness/"]) == 0
     assert not Path("one-gradient_flow-layers.png").exists()

@@ -17,8 +17,10 @@ from torch import nn
 
 from dlopt.cli import main
 from dlopt.data import _files
-from dlopt.rundir import lock
+from dlopt.rundir import drawings, lock
 from dlopt.rundir.directory import RunDirectory
+from dlopt.rundir.heat_map import draw_heat_map
+from dlopt.rundir.tensorboard import EventFileWriter
 
 COMMANDS = {
     "show": ["show", "run"],
@@ -27,6 +29,10 @@ COMMANDS = {
     "runs --csv": ["runs", ".", "--csv"],
     "evaluate": ["evaluate", "run"],
     "resume": ["train", "-q", "resume=run", "epochs=3"],
+}
+DRAWING_COMMANDS = {
+    "show --png": ["show", "run", "--png", "run/drawn/curves.png"],
+    "spectrum": ["spectrum", "-q", "run", "--lanczos-steps", "2", "--vectors", "1", "--checkpoint", "all"],
 }
 SLOW_COMMANDS = {
     "verify": ["verify", "run"],
@@ -40,7 +46,7 @@ LANDSCAPES = {
     "landscape --cka": ["landscape", "run", "--directions", "pca", *GRID, "--cka"],
 }
 """Of a run, from another one to it, and along its path."""
-ALL_COMMANDS = COMMANDS | SLOW_COMMANDS
+ALL_COMMANDS = COMMANDS | SLOW_COMMANDS | DRAWING_COMMANDS
 OPENING = ("evaluate", "resume")
 REASONS = ("opening a run executes no code of its own; add --trust", "config.yaml", "not found in victims",
            "must be at most 1,000,000")  # fmt: skip
@@ -395,6 +401,53 @@ def test_names_of_runs_in_landscapes_do_not_control_the_terminal(twins, capsys):
     names = [file.name for file in (twins / "mine").iterdir()]
     assert len(names) == 4
     assert all(name.isprintable() and len(name) < 150 for name in names)
+
+
+# ------------------------------------------------------------------------------------------------ pictures
+
+HOSTILE_TAGS = ("a/b", "a-b", "A-b", "../../victim", "..", "", f"x{hostile_runs.ESCAPE}", "y" * 5000, "y" * 4000)
+
+
+def write_pictures(place, tags):
+    writer = EventFileWriter(place / "run")
+    png = draw_heat_map([[0.0, 1.0]], ["a"], (1, 2), "t")
+    for i, tag in enumerate(tags):
+        writer.add_pictures(i, {tag: png})
+    writer.close()
+
+
+def test_pictures_have_names_of_their_own_next_to_the_curves(place, capsys):
+    write_pictures(place, HOSTILE_TAGS)
+    code, output = run_command(place, capsys, "show --png")
+    assert code == 0, output
+    names = [file.name for file in (place / "run/drawn").iterdir()]
+    assert len({name.lower() for name in names}) == len(names) == len(HOSTILE_TAGS) + 1
+    assert {"curves.png", "curves-a-b.png", "curves-a-b-2.png", "curves-.png"} <= {name.lower() for name in names}
+    assert all(len(name) < 120 for name in names)
+    assert sorted(output.splitlines()) == sorted(f"run/drawn/{name}" for name in names)
+
+
+def test_a_run_cannot_fill_the_disk_with_pictures(place, capsys):
+    write_pictures(place, map(str, range(1000)))
+    assert run_command(place, capsys, "show --png")[0] == 0
+    assert len(list((place / "run/drawn").iterdir())) == drawings.MAX_PICTURES + 1
+
+
+DRAWN_CASES = (
+    "a module next to the run as arch", "laughter", "a deep configuration", "options without number",
+    *(f"{kind}: {file}" for kind in ("a pipe", "another file", "nothing")
+      for file in ("metrics.jsonl", "checkpoints/last.safetensors", ".hydra/config.yaml")),
+)  # fmt: skip
+"""A few kinds of hostile runs: what opens them is tested above."""
+
+
+@pytest.mark.parametrize("name", DRAWN_CASES)
+def test_commands_that_draw_a_hostile_run_execute_nothing_and_end(name, place, capsys):
+    (place / "laughter.yaml").write_text("a: &a [1]\n")
+    cases = hostile_runs.CODE_CASES | hostile_runs.DAMAGE_CASES
+    cases[name](place / "run", place / "canary")
+    for command in DRAWING_COMMANDS:
+        run_command(place, capsys, command)
 
 
 # ------------------------------------------------------------------------------------------------ memory

@@ -56,6 +56,18 @@ def test_many_panels_are_in_rows(count, shape):
     assert figure.axes[0].get_gridspec().get_geometry() == shape
 
 
+def test_a_curve_of_one_measurement_is_a_point():
+    curves = [Curve("a", [1.0], [1.0]), Curve("b", [1.0, 2.0], [1.0, 3.0])]
+    lines = figures.plot_curves([Panel("", "loss", curves)], "").axes[0].lines
+    assert [line.get_marker() for line in lines] == ["o", "None"]
+
+
+def test_a_density_shows_the_number_of_eigenvalues_in_each_bucket():
+    axes = figures.plot_density([(-1.0, 0.5, 7.25), (0.5, 2.0, 0.0)], "").axes[0]
+    values, edges, baseline = axes.patches[0].get_data()
+    assert (values.tolist(), list(edges), baseline) == ([7.25, figures.FEW], [-1.0, 0.5, 2.0], figures.FEW)
+
+
 def test_panels_with_other_lines_have_their_own_legends():
     one, two = Curve("a", [1.0], [1.0]), Curve("b", [1.0], [1.0], colour=1)
     same = figures.plot_curves([Panel("", "loss", [one, two]), Panel("", "accuracy", [one])], "")

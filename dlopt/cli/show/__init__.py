@@ -7,7 +7,7 @@ import re
 import shutil
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,10 +23,10 @@ from dlopt.report.curves import Panel, list_diagnostics, make_diagnostic_panels,
 from dlopt.report.summary import make_summary_table
 from dlopt.rundir.directory import RunDirectory
 from dlopt.rundir.display import display_path, make_report_path
+from dlopt.rundir.drawings import read_drawings
 from dlopt.rundir.find import RunNotFound, find_run, find_sweep
 from dlopt.rundir.metrics_log import Row
 from dlopt.rundir.provenance import list_repositories
-from dlopt.rundir.tensorboard import read_pictures
 from dlopt.storage import atomic, memory
 from dlopt.storage.safe_read import to_printable
 
@@ -49,6 +49,8 @@ MAX_DEFAULT_PANELS = 2
 """Panels that a terminal shows without --plot."""
 DEFAULT_EXAMPLES = 24
 """Examples of a mini-batch that --batch shows."""
+MAX_NAME = 100
+"""Characters of the name of a diagnostic's picture."""
 MIN_WIDTH = 40
 """Smallest width of the text about a sweep, in characters."""
 
@@ -158,9 +160,9 @@ def _show_run(run: RunDirectory, args: Any) -> None:
             raise ShowError(f"{path} has no curves yet")
         heading = path if args.title is None else args.title
         file = Path(args.png) if args.png else make_report_path(run.path, "curves")
+        _save_figure(plot_curves(panels, heading), file)  # first: it refuses endings that are not formats
         if not args.plot:
-            _save_pictures(run, file)
-        _save_figure(plot_curves(panels, heading), file)
+            _save_pictures(run, file, heading)
         for picture in run.pictures():
             print(display_path(picture))
     except ShowError:
@@ -169,16 +171,36 @@ def _show_run(run: RunDirectory, args: Any) -> None:
         raise ShowError(f"{path} is damaged ({describe_failure(error)})") from error
 
 
-def _save_pictures(run: RunDirectory, file: Path) -> None:
+def _save_pictures(run: RunDirectory, file: Path, heading: str) -> None:
     """Write the last pictures of the diagnostics of a run next to a file, and print their paths."""
-    for tag, content in read_pictures(run.path).items():
-        picture = file.with_name(f"{file.stem}-{re.sub(r'[^a-zA-Z0-9_.]', '-', tag)}.png")
+    from dlopt.report.figures import plot_density, replace_picture
+
+    drawings = read_drawings(run.path)
+    for name, (tag, drawing) in zip(_name_pictures(drawings), drawings.items(), strict=True):
+        picture = file.with_name(f"{file.stem}-{name}.png")
         try:
-            picture.parent.mkdir(parents=True, exist_ok=True)
-            atomic.atomic_write_bytes(picture, content)
+            if isinstance(drawing, bytes):
+                picture.parent.mkdir(parents=True, exist_ok=True)
+                atomic.atomic_write_bytes(picture, drawing)
+            else:
+                replace_picture(plot_density(drawing.buckets, f"{heading}, {tag}, step {drawing.step}"), picture)
         except OSError as error:
             raise ShowError(f"--png {to_printable(str(picture))}: {error.strerror}") from error
         print(display_path(picture))
+
+
+def _name_pictures(tags: Iterable[str]) -> list[str]:
+    """Return names for files of pictures, which differ also where case does not count."""
+    names: list[str] = []
+    for tag in tags:
+        stem = name = re.sub(r"[^a-zA-Z0-9_.]", "-", tag)[:MAX_NAME]
+        taken = {other.lower() for other in names}
+        count = 1
+        while name.lower() in taken:
+            count += 1
+            name = f"{stem}-{count}"
+        names.append(name)
+    return names
 
 
 def _select_panels(rows: Sequence[Row], names: Sequence[str]) -> list[Panel]:
