@@ -371,6 +371,32 @@ class LSTMNet(nn.Module):
         return self.head(h)
 
 
+class Recurrent(nn.Module):
+    """Reads an example as a sequence of numbers with torch's own LSTM."""
+
+    def __init__(self, inputs: tuple[int, ...], outputs: int) -> None:
+        super().__init__()
+        self.layers = nn.LSTM(1, 5, batch_first=True)
+        self.head = nn.Linear(5, outputs)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.layers(x.flatten(1).unsqueeze(-1))[0][:, -1])
+
+
+class Attention(nn.Module):
+    """Reads an example as a sequence of numbers with torch's own attention."""
+
+    def __init__(self, inputs: tuple[int, ...], outputs: int) -> None:
+        super().__init__()
+        self.embed = nn.Linear(1, 4)
+        self.attention = nn.MultiheadAttention(4, 2, batch_first=True)
+        self.head = nn.Linear(4, outputs)
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = self.embed(x.flatten(1).unsqueeze(-1))
+        return self.head(self.attention(h, h, h)[0].mean(1))
+
+
 class TwoHeads(nn.Module):
     """Two auxiliary outputs from inner layers in training; `fault` returns something else."""
 

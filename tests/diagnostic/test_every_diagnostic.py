@@ -3,7 +3,9 @@
 import pytest
 import torch
 from helpers import (
+    DEVICE,
     build_blobs,
+    build_experiment,
     interrupt_run,
     list_options,
     load_weights,
@@ -98,3 +100,47 @@ def test_it_measures_at_rows_or_at_every_n_steps(option, tmp_path):
         _, (run,) = train_runs(tmp_path / every, build_blobs(*list_overrides(option, every=every), *length))
         steps = {row["step"] for row in read_rows(run) if row.keys() - known}
         assert steps | {step for _, step in read_histograms(run)} == expected
+
+
+SERIES = ("data=custom", "data._target_=mine.Blobs", "+data.shape=[1,8]")
+CUSTOM = ("data=custom", "data._target_=mine.Blobs", "arch=custom")
+NETWORKS = {
+    **{name: (*SERIES, f"arch={name}") for name in list_options("arch") if name not in ("custom", "quadratic", "surface")},
+    "quadratic": ("data=quadratic", "arch=quadratic"),
+    "surface": ("data=none", "arch=surface", "batch_size=full"),
+    "lstm of torch": (*CUSTOM, "arch._target_=mine.Recurrent"),
+    "attention of torch": (*CUSTOM, "arch._target_=mine.Attention"),
+    "a target for each step": ("data=custom", "data._target_=mine.StepLabels", "arch=custom", "arch._target_=mine.StepNet"),
+    "full batch": (*SERIES, "arch=cnn", "normalization=batch", "batch_size=full"),
+    "one example": (*SERIES, "arch=mlp", "batch_size=1"),
+    "micro-batches": (*SERIES, "arch=cnn", "normalization=batch", "micro_batch_size=5"),
+}  # fmt: skip
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("name", NETWORKS)
+def test_all_together_measure_any_network_and_do_not_change_its_training(name, tmp_path):
+    settings = (*NETWORKS[name], "steps=4", "eval_every=1", f"device={DEVICE}", "threads=1")
+    settings = (*(() if any(s.startswith("batch_size") for s in settings) else ("batch_size=16",)), *settings)
+    watched = [o for o in list_overrides(*DIAGNOSTICS, every=1) if o.startswith("diagnostic")]
+    _, (plain,) = train_runs(tmp_path / "plain", build_experiment(*settings))
+    _, (measured,) = train_runs(tmp_path / "measured", build_experiment(*settings, *watched))
+    assert torch.equal(load_weights(plain), load_weights(measured))
+    rows = read_rows(measured)
+    assert {"sharpness/lambda_max", "curvature/trace", "alignment/alpha", "distance/init"} <= rows[-1].keys()
+
+
+@pytest.mark.parametrize("precision", ["bfloat16"])
+def test_without_second_derivatives_they_measure_a_run_in(precision, tmp_path):
+    """The others are refused, with the setting that helps."""
+    from dlopt.config.problems import ConfigError
+
+    curved = ("sharpness", "curvature", "alignment")
+    others = [name for name in DIAGNOSTICS if name not in curved]
+    _, (plain,) = train_runs(tmp_path / "plain", build_blobs(f"precision={precision}"))
+    watched = list_overrides(*others, every=1)[len(FULL) :]
+    _, (measured,) = train_runs(tmp_path / "measured", build_blobs(f"precision={precision}", *watched))
+    assert torch.equal(load_weights(plain), load_weights(measured))
+    for name in curved:
+        with pytest.raises(ConfigError, match=f"diagnostic.{name}.*use precision=float32"):
+            build_blobs(f"precision={precision}", f"diagnostic={name}")
