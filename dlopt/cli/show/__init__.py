@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import argparse
-import re
 import shutil
 import sys
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,11 +22,10 @@ from dlopt.report.curves import Panel, list_diagnostics, make_diagnostic_panels,
 from dlopt.report.summary import make_summary_table
 from dlopt.rundir.directory import RunDirectory
 from dlopt.rundir.display import display_path, make_report_path
-from dlopt.rundir.drawings import read_drawings
 from dlopt.rundir.find import RunNotFound, find_run, find_sweep
 from dlopt.rundir.metrics_log import Row
 from dlopt.rundir.provenance import list_repositories
-from dlopt.storage import atomic, memory
+from dlopt.storage import memory
 from dlopt.storage.safe_read import to_printable
 
 if TYPE_CHECKING:
@@ -49,8 +47,6 @@ MAX_DEFAULT_PANELS = 2
 """Panels that a terminal shows without --plot."""
 DEFAULT_EXAMPLES = 24
 """Examples of a mini-batch that --batch shows."""
-MAX_NAME = 100
-"""Characters of the name of a diagnostic's picture."""
 MIN_WIDTH = 40
 """Smallest width of the text about a sweep, in characters."""
 
@@ -152,6 +148,7 @@ def _show_run(run: RunDirectory, args: Any) -> None:
         if args.png is None:
             _print_run(run, args.plot, everything=args.all)
             return
+        from dlopt.cli.show.drawings import save_drawings
         from dlopt.report.figures import plot_curves
 
         rows = run.rows()
@@ -162,45 +159,16 @@ def _show_run(run: RunDirectory, args: Any) -> None:
         file = Path(args.png) if args.png else make_report_path(run.path, "curves")
         _save_figure(plot_curves(panels, heading), file)  # first: it refuses endings that are not formats
         if not args.plot:
-            _save_pictures(run, file, heading)
+            try:
+                save_drawings(run, file, heading)
+            except OSError as error:
+                raise ShowError(f"--png {to_printable(str(file))}: {error.strerror}") from error
         for picture in run.pictures():
             print(display_path(picture))
     except ShowError:
         raise
     except Exception as error:  # damaged files fail in many ways
         raise ShowError(f"{path} is damaged ({describe_failure(error)})") from error
-
-
-def _save_pictures(run: RunDirectory, file: Path, heading: str) -> None:
-    """Write the last pictures of the diagnostics of a run next to a file, and print their paths."""
-    from dlopt.report.figures import plot_density, replace_picture
-
-    drawings = read_drawings(run.path)
-    for name, (tag, drawing) in zip(_name_pictures(drawings), drawings.items(), strict=True):
-        picture = file.with_name(f"{file.stem}-{name}.png")
-        try:
-            if isinstance(drawing, bytes):
-                picture.parent.mkdir(parents=True, exist_ok=True)
-                atomic.atomic_write_bytes(picture, drawing)
-            else:
-                replace_picture(plot_density(drawing.buckets, f"{heading}, {tag}, step {drawing.step}"), picture)
-        except OSError as error:
-            raise ShowError(f"--png {to_printable(str(picture))}: {error.strerror}") from error
-        print(display_path(picture))
-
-
-def _name_pictures(tags: Iterable[str]) -> list[str]:
-    """Return names for files of pictures, which differ also where case does not count."""
-    names: list[str] = []
-    for tag in tags:
-        stem = name = re.sub(r"[^a-zA-Z0-9_.]", "-", tag)[:MAX_NAME]
-        taken = {other.lower() for other in names}
-        count = 1
-        while name.lower() in taken:
-            count += 1
-            name = f"{stem}-{count}"
-        names.append(name)
-    return names
 
 
 def _select_panels(rows: Sequence[Row], names: Sequence[str]) -> list[Panel]:
