@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -50,7 +49,9 @@ def take_first_batch(experiment: Experiment, count: int) -> FirstBatch:
     state = TrainState([experiment])
 
     def describe(inputs: Tensor, targets: Tensor) -> Examples:
-        labels = [describe_target(target, experiment.names, experiment.encoding) for target in targets[:count].cpu()]
+        shown = targets[:count].cpu()
+        names = None if experiment.train.targets.is_floating_point() else experiment.names
+        labels = [describe_target(target, names, experiment.encoding) for target in shown]
         return Examples(inputs[:count].cpu().numpy(), labels)
 
     plain = describe(*state.batches(0))
@@ -59,18 +60,19 @@ def take_first_batch(experiment: Experiment, count: int) -> FirstBatch:
     return FirstBatch(plain, seen, columns)
 
 
-def describe_target(target: Tensor, names: Sequence[str], encoding: Mapping[str, Any]) -> str:
+def describe_target(target: Tensor, names: Sequence[str] | None, encoding: Mapping[str, Any]) -> str:
     """Return a target in words: a class, a mixture such as `0.7 cat + 0.3 dog`, or numbers in the units of the file.
 
-    target is that of one example: a class, probabilities or numbers; of a sequence, one for each step.
+    target is that of one example: a class, probabilities or numbers; of a sequence, one for each step. names are those
+    of the classes, which may lack; None for numbers.
     """
-    if not target.is_floating_point():
+    if names is not None and not target.is_floating_point():
         if target.ndim == 0:
             return _name_class(int(target), names)
         steps = [_name_class(label, names) for label in target.tolist() if label >= 0]
         return " ".join(steps[:MAX_STEPS]) + " ..." * (len(steps) > MAX_STEPS)
     values: list[float] = target.double().flatten().tolist()
-    if _are_probabilities(values, names, encoding):
+    if names is not None:
         shares = sorted(((share, i) for i, share in enumerate(values) if share >= LEAST_SHARE), reverse=True)
         if len(shares) == 1:
             return _name_class(shares[0][1], names)
@@ -78,11 +80,6 @@ def describe_target(target: Tensor, names: Sequence[str], encoding: Mapping[str,
     scale, middle = encoding.get("scale") or 1.0, encoding.get("middle") or 0.0
     shown = [format_metric(x * scale + middle) for x in values[:MAX_STEPS]]
     return " ".join(shown) + " ..." * (len(values) > MAX_STEPS)
-
-
-def _are_probabilities(values: Sequence[float], names: Sequence[str], encoding: Mapping[str, Any]) -> bool:
-    """Return whether floating point targets are shares of classes, not numbers to predict."""
-    return "scale" not in encoding and min(values) >= 0 and abs(math.fsum(values) - 1.0) < 1e-3
 
 
 def _name_class(label: int, names: Sequence[str]) -> str:

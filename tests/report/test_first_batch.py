@@ -60,17 +60,20 @@ def test_it_is_the_batch_of_the_first_step(augmentation, monkeypatch, tmp_path):
         (torch.tensor([0.004, 0.996, 0.0]), "dog"),
         (torch.tensor([0, 1, 2, -1]), "cat dog 2"),
         (torch.arange(12) % 2, "cat dog cat dog cat dog cat dog ..."),
-        (torch.tensor([-1.5, 2.0]), "-1.5000 2.0000"),
     ],
 )
-def test_a_label_names_classes_shares_and_numbers(target, words):
+def test_a_label_names_classes_and_shares(target, words):
     assert describe_target(target, ("cat", "dog"), {}) == words
 
 
 def test_numbers_have_the_units_of_the_file():
     encoding = {"scale": 10.0, "middle": 100.0}
-    assert float(describe_target(torch.tensor([0.25]), ("price",), encoding)) == 102.5
-    assert float(describe_target(torch.tensor([1.0]), ("price",), encoding)) == 110
+    assert float(describe_target(torch.tensor([0.25]), None, encoding)) == 102.5
+    assert float(describe_target(torch.tensor([1.0]), None, encoding)) == 110
+    assert describe_target(torch.tensor([0.0, 1.0]), None, {}) == "0.0000 1.0000", "not shares of classes"
+    regression = build_experiment(*SMALL, "data=custom", "data._target_=mine.Regression", "loss=mse")
+    batch = take_first_batch(regression, 3)
+    assert [float(label) for label in batch.plain.labels] == pytest.approx(batch.plain.inputs.sum(1), abs=0.5)
 
 
 # ------------------------------------------------------------------------------------------- pictures
