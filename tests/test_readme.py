@@ -1,12 +1,17 @@
-"""The examples of the README are executed as they are printed."""
+"""The examples of the README and of docs/data.md are executed as they are printed."""
 
 import re
 import shlex
+import subprocess
+import sys
 from pathlib import Path
+
+import pytest
 
 from dlopt.cli import main
 
 README = Path(__file__).parents[1] / "README.md"
+DATA = README.parent / "docs" / "data.md"
 SMALL = ("-q", "epochs=1", "data.train_size=200", "threads=1", "device=cpu")
 
 
@@ -22,3 +27,22 @@ def test_components_of_the_readme_train(here):
     for line in lines:
         assert main([*shlex.split(line), *SMALL]) == 0, line
     assert len(list(here.glob("outputs/**/summary.json"))) == 6
+
+
+@pytest.mark.long
+def test_the_page_about_data_leads_to_predictions(here, capsys):
+    text = DATA.read_text()
+    files = re.findall(r"`(\w+\.\w+)` (?:writes|holds texts).*?\n```(?:python)?\n(.*?)```", text, re.DOTALL)
+    assert [name for name, _ in files] == ["make_table.py", "make_texts.py", "new.csv"]
+    for name, content in files:
+        (here / name).write_text(content)
+    commands = re.findall(r"^\$ (.*?)(?:  +#.*)?$", text.partition("## A text, character")[0], re.MULTILINE)
+    assert len(commands) == 7
+    for command in commands:
+        program, *words = shlex.split(command)
+        if program == "python":
+            subprocess.run([sys.executable, *words], check=True, cwd=here)
+        else:
+            assert main([*words, *(["-q", "threads=1", "device=cpu"] if words[0] == "train" else [])]) == 0, command
+    rows = (here / "out.csv").read_text().splitlines()
+    assert [row.rsplit(",", 4)[1] for row in rows[1:]] == ["matplotlib.pyplot", "torch", "numpy"]
