@@ -11,8 +11,8 @@ from torch import Tensor
 
 from dlopt import prng
 from dlopt.linalg.conjugate_gradients import Product
+from dlopt.linalg.diagonal import Estimate
 from dlopt.linalg.lanczos import tridiagonalize
-from dlopt.linalg.trace import Estimate
 from dlopt.prng import Key
 from dlopt.storage import memory
 

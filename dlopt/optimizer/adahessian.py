@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from dlopt.base.layout import Layout
+from dlopt.linalg.diagonal import estimate_diagonal
 from dlopt.linalg.inplace import addcdiv_scaled_, cache_chunks
-from dlopt.linalg.trace import estimate_diagonal
 from dlopt.optimizer._adam import AdamHyperparameters, bias_correction
 from dlopt.parts import ObjectiveOracle, Step
 from dlopt.ranges import Count, Range

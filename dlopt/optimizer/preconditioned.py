@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from dlopt.base.layout import Layout
+from dlopt.linalg.diagonal import estimate_diagonal
 from dlopt.linalg.inplace import addcdiv_scaled_, axpy_
-from dlopt.linalg.trace import estimate_diagonal
 from dlopt.parts import ObjectiveOracle, Optimizer, Step
 from dlopt.ranges import Count, NonNegative, Positive
 

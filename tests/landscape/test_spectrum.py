@@ -22,7 +22,7 @@ from dlopt.base.data import Split
 from dlopt.cli import main
 from dlopt.landscape.curvature import PRODUCTS, SplitCurvature
 from dlopt.landscape.spectrum import Spectrum, estimate_spectrum
-from dlopt.linalg.trace import Estimate
+from dlopt.linalg.diagonal import Estimate
 from dlopt.loss.cross_entropy import CrossEntropy
 from dlopt.objective.second_derivatives import LayerError, second_derivatives
 from dlopt.regularization.dropout import Dropout

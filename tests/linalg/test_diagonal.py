@@ -7,7 +7,7 @@ import torch
 from test_conjugate_gradients import draw, make_matrix
 
 from dlopt import prng
-from dlopt.linalg.trace import estimate_diagonal
+from dlopt.linalg.diagonal import estimate_diagonal
 
 N = 12
 MATRIX = make_matrix(np.concatenate([np.linspace(-1, 1, N - 2), [5.0, 30.0]]))
