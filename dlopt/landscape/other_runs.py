@@ -58,7 +58,7 @@ def load_other(run: RunDirectory, predictor: Predictor, name: str, checkpoint: s
     try:
         theirs, warnings = load_predictor(other, checkpoint, device=str(predictor.device), trust=trust)
     except ConfigError as error:
-        raise ConfigError([("--to", f"{place}: {key}: {message}") for key, message in error.problems]) from error
+        raise ConfigError([_rename(place, *problem) for problem in error.problems]) from error
     differences = [*compare_settings(run.config(), other.config()), *_compare_files(predictor, theirs)]
     if differences:
         names = display_path(run.path), place
@@ -78,6 +78,13 @@ def load_other(run: RunDirectory, predictor: Predictor, name: str, checkpoint: s
     pieces = {parameter: p.detach() for parameter, p in theirs.model.named_parameters()}
     w = predictor.problem.layout.flatten(pieces).to(predictor.w)
     return OtherRun(w, theirs.step, place, name_run(other), warnings)
+
+
+def _rename(place: str, key: str, message: str) -> tuple[str, str]:
+    """Return a problem of opening another run as one of this command."""
+    if key == "--checkpoint":
+        return "--to-checkpoint", message
+    return "--to", message if place in message else f"{place}: {key} {message}"
 
 
 def compare_settings(one: Mapping[str, Any], other: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:

@@ -439,7 +439,8 @@ def test_layers_are_compared_with_the_end_of_training(here, capsys):
         (["--to", "run", "--to", "run", "--to", "run"], "--to  takes one or two runs, got 3"),
         (["--metric", "speed"], "--metric  must be one of loss, accuracy, error, got speed"),
         (["--points", "1"], "--points  must be at least 2"),
-        (["--checkpoint", "4"], "has none after step 4"),
+        (["--checkpoint", "4"], "--checkpoint  run has none after step 4"),
+        (["--to", "other", "--to-checkpoint", "4"], "--to-checkpoint  other has none after step 4"),
     ],
 )
 def test_bad_input_is_refused_and_leaves_nothing(words, message, two_runs, capsys):
