@@ -371,6 +371,19 @@ class LSTMNet(nn.Module):
         return self.head(h)
 
 
+class OneWeight(nn.Module):
+    """Multiplies features by one number."""
+
+    def __init__(self, inputs: tuple[int, ...], outputs: int) -> None:
+        super().__init__()
+        self.factor = nn.Parameter(torch.tensor(0.7))
+        self.activation = nn.ReLU()
+        self.outputs = outputs
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.activation(self.factor * x.flatten(1))[:, : self.outputs]
+
+
 class Recurrent(nn.Module):
     """Reads an example as a sequence of numbers with torch's own LSTM."""
 

@@ -113,6 +113,9 @@ NETWORKS = {
     "a target for each step": ("data=custom", "data._target_=mine.StepLabels", "arch=custom", "arch._target_=mine.StepNet"),
     "full batch": (*SERIES, "arch=cnn", "normalization=batch", "batch_size=full"),
     "one example": (*SERIES, "arch=mlp", "batch_size=1"),
+    "one weight": (*CUSTOM, "arch._target_=mine.OneWeight"),
+    "one training example": (*SERIES, "arch=mlp", "batch_size=full", "data.train_size=1", "validation.fraction=0"),
+    "weights of zero": (*SERIES, "arch=mlp", "init=zeros"),
     "micro-batches": (*SERIES, "arch=cnn", "normalization=batch", "micro_batch_size=5"),
 }  # fmt: skip
 
@@ -128,6 +131,14 @@ def test_all_together_measure_any_network_and_do_not_change_its_training(name, t
     assert torch.equal(load_weights(plain), load_weights(measured))
     rows = read_rows(measured)
     assert {"sharpness/lambda_max", "curvature/trace", "alignment/alpha", "distance/init"} <= rows[-1].keys()
+
+
+def test_they_end_with_a_run_that_diverges(tmp_path):
+    """Their values are not finite then, which rows and pictures can hold."""
+    watched = (*list_overrides(*DIAGNOSTICS, every=1), "optimizer=sgd", "optimizer.lr=1e30", "log_every=1")
+    (summary,), (run,) = train_runs(tmp_path, build_blobs(*watched))
+    assert summary["status"] == "diverged"
+    assert read_rows(run)
 
 
 @pytest.mark.parametrize("precision", ["bfloat16"])

@@ -2,6 +2,7 @@
 
 import copy
 import csv
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -355,6 +356,8 @@ def test_a_lack_of_memory_is_not_blamed_on_layers():
         (["--vectors", "1"], "is a symbolic link"),
         (["--checkpoint", "last"], "the weights of step 2 are not finite"),
         (["--checkpoint", "last"], "the Hessian at step 2 is not finite"),
+        (["--checkpoint", "last"], "run has no checkpoint yet"),
+        (["--checkpoint", "all"], "run has no checkpoint yet"),
     ],
 )
 def test_bad_input_is_refused_and_leaves_nothing(words, message, here, capsys):
@@ -365,6 +368,8 @@ def test_bad_input_is_refused_and_leaves_nothing(words, message, here, capsys):
         (here / "run/spectrum").symlink_to(here / "elsewhere")
     if message.endswith("finite"):
         spoil(RunDirectory("run"), "last diverged" if "weights" in message else "last huge")
+    if message.endswith("checkpoint yet"):
+        shutil.rmtree("run/checkpoints")
     before = sorted(here.rglob("*"))
     capsys.readouterr()
     try:
@@ -408,3 +413,26 @@ def test_narrow_and_wide_spectra_are_drawn_at_their_own_scales():
         assert shown[distance < 0.5 * found.width].all()
         assert not shown[distance > 4 * found.width].any()
         assert mesh.norm.vmin <= found.peak_of_one()
+
+
+def test_the_command_names_a_layer_without_a_second_derivative(here, capsys):
+    assert (
+        main(
+            [
+                "train",
+                "-q",
+                *BLOBS[:2],
+                "arch=custom",
+                "arch._target_=mine.DistanceNet",
+                "batch_size=16",
+                "epochs=1",
+                "hydra.run.dir=run",
+            ]
+        )
+        == 0
+    )
+    capsys.readouterr()
+    few = ["--examples", "5"]  # with more, torch takes another formula
+    assert main(["spectrum", "--trust", "-q", "run", *few]) == 2
+    assert "arch  distances (Distances) has no second derivative" in capsys.readouterr().err
+    assert not Path("run/spectrum").exists()
