@@ -303,7 +303,7 @@ def refuse_mixed(name: str, table: TableCells, key: str, remedy: str) -> None:
     present = len(cells) - cells.count(None)
     first = f"{cells[texts[0]]!r} in line {table.lines[texts[0]]}"
     if all(re.fullmatch(r"[-+]?[\d.]*(,\d+)+", cells[i] or "") for i in texts):
-        remedy = "write 1.5 for 1,5, or 1500 for 1,500"
+        remedy = "set data.decimal=comma for 1,5, or write 1500 for 1,500"
         raise OptionError(key, f"{name} has numbers written with a comma, the first {first}; {remedy}")
     if 2 * len(texts) <= present:
         more = f", and {len(texts) - 1} more" if len(texts) > 1 else ""

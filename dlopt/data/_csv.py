@@ -47,11 +47,15 @@ class TableCells(NamedTuple):
 
 
 class TableText(NamedTuple):
-    """The text of a table: the names of the columns, the cells of each row, and the line in which each row begins."""
+    """The text of a table: the names of the columns, the cells of each row, and the line in which each row begins.
+
+    delimiter is the character between two cells.
+    """
 
     header: list[str]
     rows: list[list[str]]
     lines: list[int]
+    delimiter: str
 
     @property
     def has_index(self) -> bool:
@@ -98,7 +102,7 @@ def read_csv(file: Path, delimiter: str, encoding: str) -> TableText:
             first_line = reader.line_num + 1
     except csv.Error as error:
         raise OptionError("path", f"{file}, line {reader.line_num}: {error}") from error
-    table = TableText(rows[0], rows[1:], lines[1:])
+    table = TableText(rows[0], rows[1:], lines[1:], separator)
     _check_shape(file, table.header, rows, lines, index=table.has_index)
     return table
 

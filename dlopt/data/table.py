@@ -13,7 +13,8 @@ import torch
 from dlopt.data import _columns, _dates, _files, _grouping, _own_splits
 from dlopt.data import _targets as data_targets
 from dlopt.data._columns import FEW
-from dlopt.data._csv import TableCells, format_count, is_number, parse_code, read_csv
+from dlopt.data._csv import TableCells, TableText, format_count, is_number, parse_code, read_csv
+from dlopt.data._decimals import Decimal, convert_commas
 from dlopt.data._targets import TargetKindOption, TestFraction
 from dlopt.errors import OptionError, did_you_mean, join_truncated
 from dlopt.parts import Data, Dataset, Split
@@ -60,6 +61,8 @@ class TableData(Data):
                          the run's training rows, and make missing text a category of its own, the last
     delimiter            the character between two cells, or comma, semicolon, tab, bar; auto: the one of these four
                          that gives the most columns in the first line
+    decimal              how numbers are written: point (1234.5), comma (1.234,5 or 1234,5), or auto: comma if another
+                         character delimits the cells and a column of numbers has commas that cannot separate thousands
     test_fraction        fraction of the rows held out for the test, unless they have a file: a random subset,
                          stratified by class, and the same for every seed
     validation_path      a file with the validation rows: none are then held out of the training rows
@@ -83,6 +86,7 @@ class TableData(Data):
     time: str | None
     missing: Literal["refuse", "drop", "fill"]
     delimiter: str
+    decimal: Decimal
     test_fraction: TestFraction
     validation_path: str | None
     test_path: str | None
@@ -104,7 +108,7 @@ class TableData(Data):
         if "columns" not in encoding:
             raise OptionError("path", "a table needs a run that was trained on a table; this run was not")
         text = read_csv(file, self.delimiter, self.encoding)
-        table, target = text.to_cells(), encoding["target"]
+        table, target = self._to_cells(text), encoding["target"]
         missing = [name for name in encoding["columns"] if name not in table.columns]
         if missing:
             trained = join_truncated(encoding["columns"])
@@ -123,12 +127,15 @@ class TableData(Data):
     def read_groups(self, path: str, key: str) -> set[Any] | None:
         """Return the groups in a file that a key names, or None if it has no such column."""
         assert self.group is not None
-        cells = read_csv(_files.find_file(path, (), key), self.delimiter, self.encoding).to_cells().columns
+        cells = self._to_cells(read_csv(_files.find_file(path, (), key), self.delimiter, self.encoding)).columns
         return {parse_code(cell) or cell for cell in cells[self.group]} if self.group in cells else None
+
+    def _to_cells(self, text: TableText) -> TableCells:
+        return convert_commas(text.to_cells(), self.decimal, text.delimiter)
 
     def _dataset(self, files: Sequence[Path]) -> Dataset:
         file = files[0]
-        table = read_csv(file, self.delimiter, self.encoding).to_cells()
+        table = self._to_cells(read_csv(file, self.delimiter, self.encoding))
         target = self._check_names(list(table.columns))
         table = self._drop_missing(table, target)
         goal, names = self._targets(target, table)

@@ -572,6 +572,41 @@ def test_a_missing_file_of_a_split_is_reported_with_similar_names(load, tmp_path
     )
 
 
+# ------------------------------------------------------------------------------------------------ decimal commas
+
+GERMAN = [
+    "0,5;1.234;1,250;rot;-3,1",
+    "-1.234,5;12.000;2,125;blau;4",
+    ";7;3,000;rot;1e3",
+    "+,25;1.000.000;4,5;rot;2,0e-2",
+]
+ENGLISH = ["0.5,1234,1.250,rot,-3.1", "-1234.5,12000,2.125,blau,4", ",7,3.000,rot,1e3", ".25,1000000,4.5,rot,2e-2"]
+
+
+@pytest.mark.parametrize("decimal", ["auto", "comma"])
+@pytest.mark.parametrize("delimiter", [";", "\t"])
+def test_decimal_commas_give_the_same_data_as_decimal_points(load, delimiter, decimal):
+    """Points separate thousands then, also in columns without commas; text and missing cells stay."""
+    german = lines("a;b;c;farbe;y", GERMAN * 5).replace(";", delimiter)
+    keys = {"missing": "fill", "standardize_target": False, "kind": "numbers"}
+    one, other = load(german, decimal=decimal, **keys), load(lines("a,b,c,farbe,y", ENGLISH * 5), **keys)
+    for split, same in ((one.train, other.train), (one.test, other.test)):
+        assert torch.equal(split.inputs, same.inputs)
+        assert torch.equal(split.targets, same.targets)
+
+
+def test_commas_in_text_are_no_decimal_commas(load):
+    text = lines("x;where;y", [f"{i};{('3,5 km', 'near')[i % 2]};{i}.5" for i in range(20)])
+    assert load(text).shape == (3,)
+    assert load(text, decimal="point").shape == (3,)
+
+
+def test_quoted_decimal_commas_are_read_if_they_are_chosen(load):
+    data = load(lines("x,y", [f'"{i},500","{i},5"' for i in range(20)]), decimal="comma", standardize_target=False)
+    x, y = join_splits(data)
+    assert x[:, 0].tolist() == y[:, 0].tolist() == [i + 0.5 for i in range(20)]
+
+
 # ------------------------------------------------------------------------------------------------ refused
 
 MIXED = lines("x,size,y", [f"{i},{'big' if i in (3, 8) else i},{i + 0.5}" for i in range(20)])
@@ -580,7 +615,7 @@ TEXT = lines("x,name,y", [f"{i},n{i},{i + 0.5}" for i in range(60)])
 
 REFUSED = {
     "different only in float64": (lines("t,y", [f"{10**12 + i},{i}.5" for i in range(40)]), {}, "drop", ["t has 40", "1 in float32"]),
-    "thousands": (lines("x,y", [f'"{i + 1},305",{i}.5' for i in range(40)]), {}, "categorical", ["with a comma", "1500 for 1,500"]),
+    "thousands": (lines("x,y", [f'"{i + 1},305",{i}.5' for i in range(40)]), {}, "categorical", ["with a comma", "data.decimal=comma for 1,5, or write 1500 for 1,500"]),
     "no target": (numbers(), {"target": None}, "target", ["name the column", "data.target=", "x, y"]),
     "unknown target": (lines("price,x", ["1,2"] * 9), {"target": "prize"}, "target", ["no column 'prize'", "did you mean price?"]),
     "a first line of values": (lines("5.1,3.5,setosa", ["5.0,3.0,b"] * 9), {}, "target", ["no column 'y'", "first line must hold"]),
@@ -610,7 +645,10 @@ REFUSED = {
     ),
     "text among numbers of the target": (MIXED, {"target": "size"}, "target", ["'big' in line 5", "data.kind=classes"]),
     "infinity": (lines("x,y", [f"{'inf' if i == 2 else i},{i + 0.5}" for i in range(9)]), {}, "categorical", ["'inf' in line 4"]),
-    "decimal commas": (lines("x;y", [f"{i},5;{'ab'[i % 2]}" for i in range(20)]), {}, "categorical", ["comma", "'0,5' in line 2"]),
+    "decimal commas without the key": (lines("x;y", [f"{i},5;{'ab'[i % 2]}" for i in range(20)]), {"decimal": "point"}, "categorical", ["comma", "'0,5' in line 2"]),
+    "commas that may separate thousands": (lines("x;y", [f"{i + 1},500;{'ab'[i % 2]}" for i in range(20)]), {}, "categorical", ["'1,500' in line 2", "data.decimal=comma"]),
+    "decimal commas and points": (lines("x;z;y", [f"{i},5;{i}.25;{'ab'[i % 2]}" for i in range(20)]), {}, "decimal", ["z has '0.25' in line 2", "decimal point, but x has '0,5' in line 2"]),
+    "decimal points for commas": (lines("x,y", [f"{i}.25,{'ab'[i % 2]}" for i in range(20)]), {"decimal": "comma"}, "decimal", ["x has '0.25' in line 2", "data.decimal=comma is set"]),
     "dates of many kinds": (DAYS, {}, "drop", ["60 different texts", "set data.dates=[when], data.drop=[when] or"]),
     "text of many kinds": (TEXT, {}, "drop", ["60 different texts in 60 rows", "data.drop=[name]", "data.categorical=[name]"]),
     "missing": (HOLES, {}, "missing", ["3 values missing, in x (2), t (1), the first in line 6", "[x,t]"]),
