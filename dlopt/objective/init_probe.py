@@ -51,6 +51,7 @@ class MiniBatchInitProbe:
         weights = [p for p in self.layout if p.kind == "weight"]
         count = Counter(module for p in weights for module in holders[p.name])
         self._layers = {m: p for p in weights for m in holders[p.name] if count[m] == 1}
+        self._others = [m for m in count if count[m] > 1]
         self._activations = list(activation_hooks.find_activations(model).values())
 
     def outputs(self, w: Tensor) -> Tensor:
@@ -93,6 +94,7 @@ class MiniBatchInitProbe:
         with (
             torch.no_grad(),
             _register_hooks(self._layers, of_layer),
+            _register_hooks(self._others, lambda *_: last.clear()),  # their activation is not that of the layer before
             _register_hooks(self._activations, of_activation),
         ):
             self._run(self.layout.views(w), self.inputs)

@@ -193,6 +193,15 @@ def test_a_module_with_several_weights_is_not_a_layer_and_outputs_are_those_befo
         torch.testing.assert_close(g, g_by_hand)
 
 
+def test_the_activation_of_a_recurrent_layer_is_not_that_of_the_layer_before_it():
+    experiment = build_experiment(
+        "data=custom", "data._target_=mine.Sequences", "loss=cross_entropy", "batch_size=16", "arch=gru"
+    )  # fmt: skip
+    start, w = make_probe(experiment), experiment.w
+    vectors = start.layout.views(w)["embedding.weight"][start.inputs]
+    torch.testing.assert_close(start.layer_outputs(w)["embedding.weight"], vectors)
+
+
 def test_an_activation_belongs_to_the_layer_before_it():
     model = nn.Sequential(nn.Linear(4, 5), nn.Linear(5, 5), nn.Tanh(), nn.Sigmoid(), nn.Linear(5, 2))
     start, w = probe_net(model)
