@@ -65,6 +65,10 @@ def _read_array(stream: IO[bytes], size: int, name: str) -> np.ndarray:
         rest = stream.read(1)  # at its end, zipfile compares the checksum
     except Exception as error:  # damaged files raise a dozen kinds of errors
         reason = str(error).partition("\n")[0] or type(error).__name__
+        if "Object arrays" in reason:
+            reason = (
+                "it holds Python objects; pad series of different lengths with NaN, or torch.save a list of tensors"
+            )
         raise UnreadableArrayFile(f"{name} cannot be read as numbers or text: {reason}") from error
     if rest:
         raise UnreadableArrayFile(f"{name} is damaged: {size} bytes are more than its header states")

@@ -11,8 +11,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from dlopt.base.mapped_inputs import select_inputs
-from dlopt.data import _files, _grouping, _npy_files, _npz, _own_splits
+from dlopt.base.mapped_inputs import Inputs, select_inputs
+from dlopt.base.sequences import is_padded_series
+from dlopt.data import _files, _grouping, _npy_files, _npz, _own_splits, _varying
 from dlopt.data import _targets as data_targets
 from dlopt.data._array_inputs import (
     Array,
@@ -23,6 +24,7 @@ from dlopt.data._array_inputs import (
     name_dtype,
     note_channels,
 )
+from dlopt.data._keras_names import rename_keras
 from dlopt.data._targets import TargetKindOption, TestFraction
 from dlopt.errors import OptionError, did_you_mean, join_truncated
 from dlopt.parts import Data, Dataset, Split
@@ -48,6 +50,10 @@ class ArrayData(Data):
     and so are arrays that exceed the available memory. Tensors of a .pt must be dense and must not share elements: save
     the .clone() of an expanded tensor.
 
+    Series of different lengths end with NaN in all channels, or have an array of `lengths`, or are a list of arrays,
+    (length,) or (channels, length), in a .pt. Other data are then padded to the length of the training series, and may
+    not be longer. Networks, losses and metrics leave the padding out.
+
     path              an .npz of named arrays; a .pt with a dictionary or a pair of tensors; an .npy with the inputs; or
                       a folder with x.npy, y.npy and optionally x_test.npy, y_test.npy
     inputs            name of the array of inputs; the test inputs have the suffix _test
@@ -63,6 +69,8 @@ class ArrayData(Data):
     time              name of an array of times, (N,) numbers or dates: the latest examples are the test, and the latest
                       of the others validate; fractions count different times. The folds of kfold are those of
                       TimeSeriesSplit: each trains on all that is earlier. Cannot be used with group
+    lengths           name of an array of the lengths of series, (N,): what follows them is padding; the lengths of the
+                      test series have the suffix _test
     memory_map        leave inputs in their .npy file and read each batch from it: true, false, or auto, if they would
                       take more than half of the available memory. The order of the examples stays the same, and so do
                       the bits of inputs and batches
@@ -78,6 +86,7 @@ class ArrayData(Data):
     test_path: str | None
     group: str | None
     time: str | None
+    lengths: str | None
     channels: Channels
     memory_map: _npy_files.MemoryMap
     kind: TargetKindOption
@@ -136,10 +145,7 @@ class ArrayData(Data):
             if self.test_path is not None:
                 raise OptionError("test_path", f"{place} has {test[0]}; leave one of the two out")
         cut = len(pairs) == 1 and saved is None and self.test_path is None
-        _files.check_memory(place, sum(self._memory_needed(arrays[x], arrays[y], cut=cut) for x, y in pairs))
-        # the range of the training data counts, which other data need not have
-        check = [saved is None, False]
-        xs = [make_inputs(arrays[x], x, self.channels, check_range=c) for (x, _), c in zip(pairs, check, strict=False)]
+        arrays, xs = self._make_inputs(arrays, pairs, place, saved, cut=cut)
         ys = [self._target(arrays[y], y, x, len(arrays[x])) for x, y in pairs]
         if len(xs) == 2 and (arrays[test[0]].dtype == np.uint8) != (arrays[self.inputs].dtype == np.uint8):
             types = f"{self.inputs} is {arrays[self.inputs].dtype}, {test[0]} {arrays[test[0]].dtype}"
@@ -159,6 +165,8 @@ class ArrayData(Data):
         encoding = {"classes": list(names), "uint8": scaled, "sha256": digest_files(files)}
         if outputs > 1 and not names:
             encoding["outputs"] = outputs
+        if is_padded_series(xs[0]):
+            encoding["length"] = xs[0].shape[-1]
         train = test_split = Split(xs[0], targets)
         if len(xs) == 2:
             y, y_test = targets.split([len(ys[0]), len(ys[1])])
@@ -170,6 +178,25 @@ class ArrayData(Data):
         notices = note_channels(arrays[self.inputs], self.inputs, self.channels) if saved is None else ()
         dataset = Dataset(train, test_split, outputs, names, encoding, notices, groups=groups, times=times)
         return replace(dataset, is_labeled=is_labeled)
+
+    def _make_inputs(
+        self,
+        arrays: Mapping[str, Any],
+        pairs: Sequence[tuple[str, str]],
+        place: Path,
+        saved: Mapping[str, Any] | None,
+        *,
+        cut: bool,
+    ) -> tuple[dict[str, Any], list[Inputs]]:
+        """Return the arrays with series of one length, and the inputs of training and test, with NaN as padding."""
+        names = [name for name, _ in pairs]
+        known = (saved or {}).get("length")
+        filled, steps = _varying.fill_padding(arrays, names, self.lengths, self.channels, known)
+        _files.check_memory(place, sum(self._memory_needed(filled[x], filled[y], cut=cut) for x, y in pairs))
+        # the range of the training data counts, which other data need not have
+        check = [saved is None, False]
+        xs = [make_inputs(filled[x], x, self.channels, check_range=c) for x, c in zip(names, check, strict=False)]
+        return filled, [_varying.mark_padding(x, steps.get(name)) for name, x in zip(names, xs, strict=True)]
 
     def _read(self, files: Sequence[Path], *, needs_target: bool) -> dict[str, np.ndarray]:
         """Read the needed arrays by name, or map inputs."""
@@ -192,12 +219,14 @@ class ArrayData(Data):
         return arrays
 
     def _select(self, stored: Mapping[str, Any], file: Path, *, needs_target: bool) -> dict[str, np.ndarray]:
-        stored = _rename_keras(stored, (self.inputs, self.target))
+        stored = rename_keras(stored, (self.inputs, self.target))
         needed = {"inputs": self.inputs, "target": self.target, **_grouping.select_keys(self.group, self.time)}
+        if self.lengths is not None:
+            needed["lengths"] = self.lengths
         for key, name in needed.items():
             if name not in stored and (key != "target" or needs_target):
                 raise OptionError(key, f"there is no array '{name}' in {file}{did_you_mean(name, stored)}")
-        names = (*needed.values(), f"{self.inputs}_test", f"{self.target}_test")
+        names = (*needed.values(), *(f"{name}_test" for name in (self.inputs, self.target, self.lengths)))
         return {name: _plain(stored[name], name, file) for name in names if name in stored}
 
     def _folder(self, path: str | None) -> _npy_files.NpyFolder | None:
@@ -276,29 +305,6 @@ def _open_archive(file: Path, key: str) -> Iterator[_npz.NpzArrays]:
             raise OptionError(key, f"{file}: {error}") from error
 
 
-def _rename_keras(stored: Mapping[str, Any], names: Sequence[str]) -> Mapping[str, Any]:
-    """Return arrays of which x_train and y_train are called x and y, as these are in the data sets of Keras."""
-    own = {f"{name}_train": name for name in names if name not in stored and f"{name}_train" in stored}
-    return _Renamed(stored, {new: old for old, new in own.items()}) if own else stored
-
-
-class _Renamed(Mapping[str, Any]):
-    """A mapping in which some keys have another name; values are read on access."""
-
-    def __init__(self, stored: Mapping[str, Any], names: Mapping[str, str]) -> None:
-        self._stored, self._names = stored, names
-
-    def __getitem__(self, name: str) -> Any:
-        return self._stored[self._names.get(name, name)]
-
-    def __iter__(self) -> Iterator[str]:
-        old = set(self._names.values())
-        return iter([*self._names, *(name for name in self._stored if name not in old)])
-
-    def __len__(self) -> int:
-        return len(self._stored)
-
-
 def _tensors(file: Path, inputs: str, target: str) -> Mapping[str, Any]:
     try:
         content = torch_file.load(file)
@@ -320,6 +326,8 @@ def _plain(value: Any, name: str, file: Path) -> Any:
         value = value.detach()
         short = value.is_floating_point() and value.itemsize < 4  # numpy lacks some of these types
         return (value.float() if short else value).numpy()
+    if isinstance(value, list):
+        return _varying.to_objects(value)
     if not isinstance(value, np.ndarray):
         raise OptionError("path", f"{name} in {file} is a {type(value).__name__}, not a tensor")
     return value

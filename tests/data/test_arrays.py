@@ -8,8 +8,11 @@ import torch
 from helpers import assert_refused, build_experiment, load_weights, make_option, train_runs
 
 from dlopt.base.mapped_inputs import MappedInputs
+from dlopt.cli import main
+from dlopt.config.reopen.load_predictor import load_predictor
 from dlopt.data import _array_inputs, _files, _npy_files
 from dlopt.data._targets import split_test
+from dlopt.rundir.find import find_run
 from dlopt.storage import memory
 
 DRAW = np.random.default_rng(0)
@@ -282,7 +285,7 @@ REFUSED = {
     "a target far from zero": ({"x": X, "y": 1e8 + X[:, 0].astype(float)}, {}, "target", ["y holds numbers from 99999", "by up to"]),
     "large integers as numbers": ({"x": X, "y": TIMES.astype(int)}, {"kind": "numbers"}, "target", ["y holds numbers from 17000000"]),
     "one nan": ({"x": ONE, "y": Y}, {}, "inputs", ["x: nan in row 2, column 3"]),
-    "nan in an image": ({"x": NAN.reshape(60, 2, 2), "y": Y}, {}, "inputs", ["row 3, position (0, 1)"]),
+    "nan in an image": ({"x": NAN.reshape(60, 2, 2), "y": Y}, {}, "inputs", ["NaN in row 3, channel 0, step 1 (from 0) lies within"]),
     "too large": ({"x": HUGE, "y": Y}, {}, "inputs", ["1e+300 in row 4, column 2", "float32"]),
     "nan in the target": ({"x": X, "y": NAN[:, 1]}, {}, "target", ["y: nan in row 3 (from 0)"]),
     "text inputs": ({"x": X.astype(str), "y": Y}, {}, "inputs", ["x must hold numbers, got text"]),
@@ -386,7 +389,9 @@ def test_files_of_the_wrong_structure_are_refused(tmp_path):
         torch.save(content, file)
         assert_refused(data.load, "path", "my.pt", "a dictionary or a pair")
     torch.save({"x": [1, 2], "y": torch.zeros(3)}, file)
-    assert_refused(data.load, "path", "x in", "is a list, not a tensor")
+    assert_refused(data.load, "inputs", "x: series 0 (from 0) has shape ()")
+    torch.save({"x": 3, "y": torch.zeros(3)}, file)
+    assert_refused(data.load, "path", "x in", "is a int, not a tensor")
     file.write_bytes(file.read_bytes()[:50])
     assert_refused(data.load, "path", "damaged")
 
@@ -540,3 +545,146 @@ def test_a_run_on_mapped_arrays_is_the_run_on_those_in_memory(tmp_path, preproce
                 torch.testing.assert_close(load_weights(one), load_weights(other), atol=1e-4, rtol=1e-3)
             else:
                 assert torch.equal(load_weights(one), load_weights(other))
+
+
+# ------------------------------------------------------------------------------------------------ different lengths
+
+LENGTHS = np.array([3, 1, 5, 2, 5, 4] * 5)
+SERIES = [np.random.default_rng(i).normal(size=(2, n)).astype(np.float32) for i, n in enumerate(LENGTHS)]
+LABELS = np.arange(30) % 2
+
+
+def pad_slowly(series, value=np.nan):
+    """Return series as one array, number by number."""
+    x = np.full((len(series), 2, max(s.shape[1] for s in series)), value, np.float32)
+    for i, s in enumerate(series):
+        for channel in range(2):
+            for step in range(s.shape[1]):
+                x[i, channel, step] = s[channel, step]
+    return x
+
+
+def write_series(folder, how, series=SERIES, labels=LABELS, name="my"):
+    """Write series of different lengths in one of the forms that are read; return the keys of the option."""
+    x = pad_slowly(series)
+    if how == "list":
+        torch.save({"x": [torch.from_numpy(s) for s in series], "y": torch.from_numpy(labels)}, folder / f"{name}.pt")
+        return {"path": str(folder / f"{name}.pt")}
+    if how == "list, channels last":
+        torch.save(
+            {"x": [torch.from_numpy(s.T.copy()) for s in series], "y": torch.from_numpy(labels)}, folder / f"{name}.pt"
+        )
+        return {"path": str(folder / f"{name}.pt"), "channels": "last"}
+    if how == "nan, channels last":
+        np.savez(folder / f"{name}.npz", x=np.moveaxis(x, 1, -1), y=labels)
+        return {"path": str(folder / f"{name}.npz"), "channels": "last"}
+    lengths = np.array([s.shape[1] for s in series])
+    content = {"nan": {"x": x}, "lengths": {"x": pad_slowly(series, 77.0), "n": lengths}}[how]
+    np.savez(folder / f"{name}.npz", y=labels, **content)
+    return {"path": str(folder / f"{name}.npz"), "lengths": "n" if how == "lengths" else None}
+
+
+HOW = ["nan", "nan, channels last", "lengths", "list", "list, channels last"]
+
+
+@pytest.mark.parametrize("how", HOW)
+def test_series_of_different_lengths_end_with_nan(how, tmp_path):
+    data = make_option("data", "arrays", **write_series(tmp_path, how)).load()
+    expected = {s.tobytes(): i for i, s in enumerate(pad_slowly(SERIES))}
+    rows = [expected[x.numpy().tobytes()] for split in (data.train, data.test) for x in split.gather()[0]]
+    assert sorted(rows) == list(range(30))
+    assert data.is_padded
+    assert data.encoding["length"] == 5
+    for split, own in ((data.train, rows[:24]), (data.test, rows[24:])):
+        assert split.gather()[1].tolist() == [LABELS[i] for i in own]
+
+
+@pytest.mark.parametrize("how", HOW)
+def test_other_series_are_padded_to_the_length_of_the_training_series(how, tmp_path):
+    encoding = make_option("data", "arrays", **write_series(tmp_path, how)).load().encoding
+    short = [s for s in SERIES if s.shape[1] < 4][:6]
+    other = make_option("data", "arrays", **write_series(tmp_path, how, short, LABELS[:6], "other")).load_like(encoding)
+    np.testing.assert_array_equal(other.test.inputs, pad_slowly([*short, SERIES[2]])[:6])
+    long = make_option(
+        "data", "arrays", **write_series(tmp_path, how, [np.ones((2, 9), np.float32)] * 3, LABELS[:3], "long")
+    )
+    assert_refused(
+        lambda: long.load_like(encoding), "inputs", "x has series of up to 9 steps; the run was trained on up to 5"
+    )
+
+
+def test_test_series_may_be_longer_than_training_series(tmp_path):
+    np.savez(
+        tmp_path / "my.npz", x=pad_slowly(SERIES)[:, :, :4], x_test=pad_slowly(SERIES[2:4]), y=LABELS, y_test=LABELS[:2]
+    )
+    data = make_option("data", "arrays", path=str(tmp_path / "my.npz")).load()
+    assert data.shape == (2, 5)
+    np.testing.assert_array_equal(data.test.inputs, pad_slowly(SERIES[2:4]))
+
+
+@pytest.mark.parametrize("scale", [1, 255])
+def test_bytes_with_lengths_are_scaled(scale, tmp_path):
+    x = np.full((20, 1, 3), scale, np.uint8)
+    np.savez(tmp_path / "my.npz", x=x, y=np.arange(20) % 2, n=np.arange(20) % 3 + 1)
+    data = make_option("data", "arrays", path=str(tmp_path / "my.npz"), lengths="n").load()
+    assert set(data.train.inputs.nan_to_num(-1).unique().tolist()) == {-1, np.float32(scale / 255)}
+
+
+SHORT, BROKEN, PARTLY, LATE = (pad_slowly(SERIES) for _ in range(4))
+SHORT[3], BROKEN[2, :, 1], PARTLY[4, 0, 4], LATE[6, :, 0] = np.nan, np.nan, np.nan, np.nan
+VARYING = {
+    "length zero": ({"x": SHORT}, {}, "inputs", ["x: row 3 (from 0) has only NaN"]),
+    "nan at the beginning": ({"x": LATE}, {}, "inputs", ["x: row 6 (from 0) begins with NaN"]),
+    "nan within a series": ({"x": BROKEN}, {}, "inputs", ["NaN in row 2, channel 0, step 1 (from 0) lies within a series"]),
+    "nan in one channel": ({"x": PARTLY}, {}, "inputs", ["NaN in row 4, channel 0, step 4", "all channels"]),
+    "infinity": ({"x": np.where(pad_slowly(SERIES) > 1, np.inf, pad_slowly(SERIES))}, {}, "inputs", ["x: inf in row", "not finite"]),
+    "no array of lengths": ({"x": pad_slowly(SERIES)}, {"lengths": "len"}, "lengths", ["no array 'len'"]),
+    "lengths of zero": ({"x": pad_slowly(SERIES, 0.0), "n": LENGTHS % 5}, {"lengths": "n"}, "lengths", ["n has 0 in row 2", "1 to 5"]),
+    "lengths beyond the end": ({"x": pad_slowly(SERIES, 0.0), "n": LENGTHS + 1}, {"lengths": "n"}, "lengths", ["n has 6 in row 2"]),
+    "lengths that are fractions": ({"x": pad_slowly(SERIES, 0.0), "n": LENGTHS / 1}, {"lengths": "n"}, "lengths", ["whole numbers of shape (30,)", "float64"]),
+    "lengths of features": ({"x": pad_slowly(SERIES, 0.0)[:, 0], "n": LENGTHS}, {"lengths": "n"}, "lengths", ["is for series", "(30, 5)"]),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", VARYING)
+def test_series_that_cannot_be_used_are_refused(name, tmp_path):
+    arrays, keys, key, words = VARYING[name]
+    np.savez(tmp_path / "my.npz", y=LABELS, **arrays)
+    assert_refused(make_option("data", "arrays", path=str(tmp_path / "my.npz"), **keys).load, key, *words)
+
+
+@pytest.mark.parametrize(("series", "words"), [
+    ([torch.zeros(2, 3), torch.zeros(2, 0)], ["series 1 (from 0) has length zero"]),
+    ([torch.zeros(2, 3), torch.zeros(3, 3)], ["series 1 (from 0) has 3 channels, the first one 2"]),
+    ([torch.zeros(2, 3), torch.zeros(1, 2, 3)], ["series 1 (from 0) has shape (1, 2, 3)"]),
+    ([torch.zeros(3), torch.tensor([1.0, np.nan])], ["series 1 (from 0) holds a number that is not finite"]),
+    ([torch.zeros(3), "text"], ["series 1 (from 0) has text or objects"]),
+    ([], ["x is empty"]),
+], ids=["length zero", "channels", "dimensions", "nan", "text", "none"])  # fmt: skip
+def test_lists_of_series_that_cannot_be_used_are_refused(series, words, tmp_path):
+    torch.save({"x": series, "y": torch.arange(len(series))}, tmp_path / "my.pt")
+    assert_refused(make_option("data", "arrays", path=str(tmp_path / "my.pt")).load, "inputs", *words)
+
+
+def test_objects_in_an_archive_are_refused_with_the_forms_that_are_read(tmp_path):
+    objects = np.empty(2, object)
+    objects[:] = [np.zeros(2), np.zeros(3)]
+    np.savez(tmp_path / "my.npz", x=objects, y=np.arange(2))
+    assert_refused(
+        make_option("data", "arrays", path=str(tmp_path / "my.npz")).load,
+        "path",
+        "pad series of different lengths with NaN",
+    )
+
+
+@pytest.mark.parametrize("how", ["nan", "list"])
+def test_a_run_on_padded_series_gives_what_single_series_give(how, here):
+    """The predictions for a series do not depend on the padding."""
+    keys = write_series(here, how)
+    network = ["arch=gru", "arch.width=4", "batch_size=6", "epochs=1", "threads=1", "device=cpu"]
+    assert main(["train", "-q", "data=arrays", f"data.path={keys['path']}", *network]) == 0
+    predictor, _ = load_predictor(find_run(), data=[keys["path"]])
+    outputs, _ = predictor.predict_split("all")
+    for row, series in zip(outputs, SERIES, strict=True):
+        single = predictor.predict(torch.from_numpy(series)[None])
+        torch.testing.assert_close(row, single[0], rtol=1e-5, atol=1e-6)

@@ -39,7 +39,7 @@ _ADDED_TO_BOTH: dict[str, Any] = {"group": None, "time": None, "validation_path"
 
 ADDED_KEYS: dict[str, dict[str, Any]] = {
     "dlopt.data.table.TableData": {"encoding": "auto", "dates": [], "date_format": "auto", **_ADDED_TO_BOTH},
-    "dlopt.data.arrays.ArrayData": _ADDED_TO_BOTH,
+    "dlopt.data.arrays.ArrayData": {"memory_map": "auto", "lengths": None, **_ADDED_TO_BOTH},
     "dlopt.loss.cross_entropy.CrossEntropy": {"class_weights": None},
     "dlopt.loss.hinge.Hinge": {"class_weights": None},
     "dlopt.loss.nll.NegativeLogLikelihood": {"class_weights": None},
