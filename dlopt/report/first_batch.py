@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -12,6 +13,7 @@ from torch import Tensor
 from dlopt.base.sequences import PADDING_TOKEN
 from dlopt.formatting import format_metric
 from dlopt.report.text_table import TextTable
+from dlopt.storage.safe_read import to_printable
 from dlopt.training.experiment import Experiment
 from dlopt.training.state import TrainState
 
@@ -19,6 +21,8 @@ LEAST_SHARE = 0.005
 """Smaller shares of a class in a mixture are not written."""
 MAX_STEPS = 8
 """Targets of a sequence that a label shows."""
+PADDING, UNKNOWN = "[PAD]", "[UNK]"
+"""How the tokens 0 and 1 of texts are shown."""
 MAX_TOKENS = 30
 """Tokens of a sequence that the table shows."""
 
@@ -31,11 +35,15 @@ class Examples(NamedTuple):
 
 
 class FirstBatch(NamedTuple):
-    """The first examples of the first mini-batch, without and with augmentation; seen is None without any."""
+    """The first examples of the first mini-batch, without and with augmentation; seen is None without any.
+
+    pieces are the texts of the tokens, if they are known.
+    """
 
     plain: Examples
     seen: Examples | None
     column_names: list[str]
+    pieces: Sequence[str] = ()
 
     @property
     def title(self) -> str:
@@ -57,7 +65,7 @@ def take_first_batch(experiment: Experiment, count: int) -> FirstBatch:
     plain = describe(*state.batches(0))
     seen = describe(*state.next_batch()) if experiment.augmentation else None
     columns = name_columns(experiment.encoding.get("columns") or {}, plain.inputs.shape[-1])
-    return FirstBatch(plain, seen, columns)
+    return FirstBatch(plain, seen, columns, name_tokens(experiment.encoding))
 
 
 def describe_target(target: Tensor, names: Sequence[str] | None, encoding: Mapping[str, Any]) -> str:
@@ -106,7 +114,7 @@ def format_features(batch: FirstBatch) -> TextTable:
     rows = []
     for i, examples in itertools.product(range(len(batch.plain.labels)), filter(None, (batch.plain, batch.seen))):
         x = examples.inputs[i]
-        cells = [_format_tokens(x)] if has_tokens else [f"{value:.4g}" for value in x]
+        cells = [_format_tokens(x, batch.pieces)] if has_tokens else [f"{value:.4g}" for value in x]
         rows.append([str(i) if examples is batch.plain else "", examples.labels[i], *cells])
     return TextTable(
         ["", "target", *names],
@@ -118,7 +126,19 @@ def format_features(batch: FirstBatch) -> TextTable:
     )
 
 
-def _format_tokens(x: np.ndarray) -> str:
-    """Return the numbers of the tokens before the padding, or of the first ones."""
+def name_tokens(encoding: Mapping[str, Any]) -> list[str]:
+    """Return the text of each token of a run, by its encoding: of characters, or of a tokenizer; else nothing."""
+    if "characters" in encoding:
+        return [PADDING, UNKNOWN, *encoding["characters"]]
+    if "tokenizer" not in encoding:
+        return []
+    vocabulary: dict[str, int] = json.loads(encoding["tokenizer"])["model"]["vocab"]
+    return sorted(vocabulary, key=vocabulary.__getitem__)
+
+
+def _format_tokens(x: np.ndarray, pieces: Sequence[str]) -> str:
+    """Return the tokens before the padding, or the first ones: their texts if they are known, else their numbers."""
     tokens = x[x != PADDING_TOKEN].tolist()
-    return " ".join(map(str, tokens[:MAX_TOKENS])) + " ..." * (len(tokens) > MAX_TOKENS)
+    shown = [to_printable(pieces[i]) if i < len(pieces) else str(i) for i in tokens[:MAX_TOKENS]]
+    are_characters = bool(pieces) and max(map(len, pieces[len((PADDING, UNKNOWN)) :])) == 1
+    return ("" if are_characters else " ").join(shown) + " ..." * (len(tokens) > MAX_TOKENS)

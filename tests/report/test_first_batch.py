@@ -6,6 +6,7 @@ import torch
 from helpers import build_experiment, train_runs
 from matplotlib.image import AxesImage
 
+from dlopt.data._tokenizing import tokenize, train_tokenizer
 from dlopt.report.batch_sheet import plot_batch
 from dlopt.report.first_batch import (
     Examples,
@@ -13,6 +14,7 @@ from dlopt.report.first_batch import (
     describe_target,
     format_features,
     name_columns,
+    name_tokens,
     take_first_batch,
 )
 from dlopt.training.state import TrainState
@@ -176,3 +178,21 @@ def test_tokens_are_printed_without_padding():
     tokens = Examples(np.array([[3, 1, 2, 0, 0], [5, 5, 5, 5, 5]]), ["a", "b"])
     lines = format_features(FirstBatch(tokens, None, [])).lines()
     assert lines[1].split() == ["0", "a", "3", "1", "2"]
+
+
+@pytest.mark.parametrize("kind", ["words", "wordpiece", "bpe", "characters"])
+def test_tokens_of_a_tokenizer_are_shown_as_their_texts(kind):
+    tokenizer = train_tokenizer(["a good film", "a dull film"], kind, 30, lowercase=True)
+    (tokens,) = tokenize(tokenizer, ["a good 漢"])
+    lines = format_features(
+        FirstBatch(Examples(np.array([[*tokens, 0]]), ["yes"]), None, [], name_tokens({"tokenizer": tokenizer}))
+    )
+    shown = lines.lines()[1].partition("yes")[2].strip()
+    assert shown.replace("##", "").replace(" ", "") == "agood[UNK]"
+    assert shown == "a good [UNK]" or kind in ("wordpiece", "bpe")
+
+
+def test_characters_are_shown_as_text():
+    pieces = name_tokens({"characters": "\n abc"})
+    lines = format_features(FirstBatch(Examples(np.array([[5, 3, 6, 2, 4, 1, 0]]), ["yes"]), None, [], pieces)).lines()
+    assert lines[1].partition("yes")[2].strip() == "b c a[UNK]"
