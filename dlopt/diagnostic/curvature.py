@@ -37,7 +37,8 @@ class Curvature(Diagnostic):
         curvature/trace_error           standard error of the trace; not for one probe
         curvature/condition             max |lambda| / min |lambda|
         curvature/negative_share        fraction of the eigenvalues that are negative
-        histogram/curvature/density     estimated number of eigenvalues in each bucket, in TensorBoard
+        histogram/curvature/density     estimated number of eigenvalues in each bucket, in TensorBoard, and on a
+                                        logarithmic axis in the pictures of `dlopt show --png`
         curvature/spectrum              a picture: the logarithm of this number in powers of ten, over time
 
     All come from Lanczos processes from `probes` random vectors v with entries of 1 and -1, of k = `iterations` steps:

@@ -427,8 +427,9 @@ def test_pictures_have_names_of_their_own_next_to_the_curves(place, capsys):
     assert sorted(output.splitlines()) == sorted(f"run/drawn/{name}" for name in names)
 
 
-def test_a_run_cannot_fill_the_disk_with_pictures(place, capsys):
-    write_pictures(place, map(str, range(1000)))
+def test_a_run_cannot_fill_the_disk_with_pictures(place, capsys, monkeypatch):
+    monkeypatch.setattr(drawings, "MAX_PICTURES", 7)
+    write_pictures(place, map(str, range(20)))
     assert run_command(place, capsys, "show --png")[0] == 0
     assert len(list((place / "run/drawn").iterdir())) == drawings.MAX_PICTURES + 1
 

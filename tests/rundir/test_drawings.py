@@ -58,11 +58,14 @@ def test_a_start_drops_later_steps_of_older_files(write, tmp_path):
     }  # fmt: skip
 
 
-def test_files_of_others_are_bounded_and_checked(write, tmp_path):
+def test_files_of_others_are_bounded_and_checked(write, tmp_path, monkeypatch):
     """Too many tags, large pictures, other bytes, buckets out of order, links, and damage after a good picture."""
+    for name, limit in (("MAX_BYTES", 5000), ("MAX_BUCKETS", 50), ("MAX_PICTURES", 7)):
+        assert limit < getattr(drawings, name)
+        monkeypatch.setattr(drawings, name, limit)
     good = draw(1)
     large = Png(good.content + bytes(drawings.MAX_BYTES), 9, 9)
-    bad = [(1.0, 0.0, 1.0)], [(0.0, math.inf, 1.0)], [(0.0, 1.0, math.nan)], [], [(0.0, 1.0, 1.0)] * 20_000
+    bad = [(1.0, 0.0, 1.0)], [(0.0, math.inf, 1.0)], [(0.0, 1.0, math.nan)], [], [(0.0, 1.0, 1.0)] * 51
     kept = write([(1, "large", large), (1, "text", Png(b"<svg/>", 1, 1)), (1, "good", good)], list(enumerate(bad)))
     assert read_drawings(tmp_path) == {"good": good.content}
     with kept.open("ab") as stream:
