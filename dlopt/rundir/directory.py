@@ -195,7 +195,10 @@ class RunDirectory:
 
     def config_digest(self) -> str | None:
         """Return the SHA-256 of the configuration's file, which checkpoints hold too."""
-        return hashlib.sha256(self.config_file.read_bytes()).hexdigest() if self.config_file.exists() else None
+        if not self.config_file.exists():
+            return None
+        content = safe_read.read_bytes(self.config_file, safe_read.SMALL, links=self.follow_links)
+        return hashlib.sha256(content).hexdigest()
 
 
 def _parse_step(file: Path) -> int:

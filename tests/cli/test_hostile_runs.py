@@ -28,6 +28,7 @@ COMMANDS = {
     "runs": ["runs", "."],
     "runs --csv": ["runs", ".", "--csv"],
     "evaluate": ["evaluate", "run"],
+    "show --batch": ["show", "run", "--batch", "--examples", "1", "--png", "run/batch.png"],
     "resume": ["train", "-q", "resume=run", "epochs=3"],
 }
 DRAWING_COMMANDS = {
@@ -47,7 +48,7 @@ LANDSCAPES = {
 }
 """Of a run, from another one to it, and along its path."""
 ALL_COMMANDS = COMMANDS | SLOW_COMMANDS | DRAWING_COMMANDS
-OPENING = ("evaluate", "resume")
+OPENING = ("evaluate", "show --batch", "resume")
 REASONS = ("opening a run executes no code of its own; add --trust", "config.yaml", "not found in victims",
            "must be at most 1,000,000")  # fmt: skip
 """Why a run is not opened: a name in it, a configuration that no run writes, missing data files, an endless number."""
@@ -153,6 +154,15 @@ def test_code_that_a_run_names_is_not_executed(name, place, capsys):
         assert code == (2 if command in OPENING else 0), f"{command}: {output}"
         if command in OPENING:
             assert any(reason in output for reason in REASONS), output
+
+
+@pytest.mark.parametrize("name", ["a piped configuration", "a large configuration"])
+def test_a_replay_does_not_wait_for_a_configuration_or_read_a_large_one(name, place, capsys):
+    hostile_runs.CODE_CASES[name](place / "run", place / "canary")
+    for command in ("verify", "rerun"):
+        code, output = run_command(place, capsys, command)
+        assert code == 2, output
+        assert "config.yaml" in output
 
 
 @pytest.mark.parametrize("name", hostile_runs.WRITE_CASES)

@@ -59,8 +59,12 @@ def _show_run(run: RunDirectory, args: Any) -> int:
     resume_checks.check_configuration(run, status)
     config = load_run.load_config(run, trust=args.trust)
     config["device"] = DEVICE.partition("=")[2]
-    encoding = load_run.read_encoding(run)
-    experiment, _ = build(config, fitted=FittedDataState(None, encoding, is_other_data=False) if encoding else None)
+    encoding, newest = load_run.read_encoding(run), run.latest_checkpoint()
+    experiment, _ = build(
+        config,
+        fitted=FittedDataState(None, encoding, is_other_data=False) if encoding else None,
+        saved=None if newest is None else newest.content["model"],  # limits the network, and needs no initial weights
+    )
     notices = [
         f"up to step {step} it had other settings ({why}); the batch is that of the present ones"
         for step, why in resume_checks.find_breaks(status)
