@@ -187,12 +187,12 @@ CODE_CASES: dict[str, Spoil] = {
     "a circle": set_config(name="${objective}", objective="${name}"),
     "another server": set_config(data={
         "_target_": "dlopt.data.mnist.MNIST", "path": None, "url": "http://localhost:9/", "verify": False,
-        "train_size": None, "label_noise": 0.0, "drop_last": False,
+        "train_size": None, "label_noise": 0.0, "drop_last": False, "order": "reshuffle",
     }),
     "a place to write to": set_config(data__path="victims"),
     "a place of official files": set_config(data={
         "_target_": "dlopt.data.mnist.MNIST", "path": "victims", "verify": True, "train_size": None,
-        "url": "https://ossci-datasets.s3.amazonaws.com/mnist/", "label_noise": 0.0, "drop_last": False,
+        "url": "https://ossci-datasets.s3.amazonaws.com/mnist/", "label_noise": 0.0, "drop_last": False, "order": "reshuffle",
     }),
     "a tag that makes an object": append_config("evil: !!python/object/apply:os.system ['touch CANARY']\n"),
     "a tag that names a module": append_config("evil: !!python/module:evil\n"),

@@ -69,6 +69,14 @@ class Pixels(Blobs):
         return replace(data, train=train, test=test)
 
 
+@dataclass(frozen=True)
+class Stream(Blobs):
+    """Blobs of which there are as many as one likes."""
+
+    def draw(self, key: prng.Key, count: int) -> Split:
+        return Split(*_sample_blobs(count, prng.generator(key).initial_seed(), tuple(self.shape)))
+
+
 def number_visits(count: int) -> Tensor:
     """Return uneven groups, or times without order: 12 different numbers."""
     return (torch.arange(count) ** 2 * 7) % 23

@@ -12,10 +12,12 @@ from torch import Tensor
 from dlopt.base import sequences
 from dlopt.base.group import Group
 from dlopt.base.mapped_inputs import Inputs
+from dlopt.prng import Key
 from dlopt.ranges import Count, Fraction
 from dlopt.storage.fingerprint import digest_files
 
 TargetKind = Literal["classes", "numbers"]
+Order = Literal["reshuffle", "replacement", "balanced", "once", "sequential", "online"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -126,6 +128,11 @@ class Data:
     train_size    size of a random subset of the training examples, stratified by class; null: all
     label_noise   fraction of training labels that are replaced by a random wrong class
     drop_last     leave out the last mini-batch of an epoch if it is smaller than the others
+    order         the N examples of an epoch, for N training examples. reshuffle: each once, in a new order;
+                  replacement: N draws, all examples equally likely; balanced: N draws of a class, all equally likely,
+                  and of one of its examples; once: shuffled once, the same order in each epoch; sequential: the order
+                  of the data; online: N fresh examples, for data that are generated, so that none is used twice. A
+                  batch of all examples is in the order of the data, unless they are drawn
     """
 
     keeps_copy: ClassVar[bool] = False
@@ -135,6 +142,7 @@ class Data:
     train_size: Count | None
     label_noise: Fraction
     drop_last: bool
+    order: Order
 
     def files(self) -> list[Path]:
         """Return the user's files that it reads. Raise OptionError if one is missing. Known data have none."""
@@ -145,6 +153,14 @@ class Data:
         return digest_files(self.files())
 
     def load(self) -> Dataset:
+        raise NotImplementedError
+
+    def draw(self, key: Key, count: int) -> Split:
+        """Return `count` fresh training examples, for order=online: a function of the key, without other randomness.
+
+        Override it for data that are generated. The examples have the distribution, the shape and the type of those of
+        `load`, before `transform_inputs`, and rows is None. It is called for each epoch, with another key.
+        """
         raise NotImplementedError
 
     def load_like(self, encoding: Mapping[str, Any]) -> Dataset:

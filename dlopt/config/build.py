@@ -28,6 +28,7 @@ from dlopt.config.checks.pixels import find_pixel_scale
 from dlopt.config.compose import groups as compose_groups
 from dlopt.config.compose.nested_options import SCHEDULES
 from dlopt.config.fit_loss import fit_loss
+from dlopt.config.fresh_examples import make_generator
 from dlopt.config.load_data import LoadedData, encode_data, load_data
 from dlopt.config.make_parts import (
     Override,
@@ -190,6 +191,8 @@ def _build(
         test=prepared.value.test,
         outputs=dataset.outputs,
         drop_last=data.value.option.drop_last,
+        order=data.value.option.order,
+        draw=make_generator(data.value, encoded.value, preprocess, prepared.value.statistics, settings.value),
         model=model,
         w=w,
         loss=components.require("loss"),

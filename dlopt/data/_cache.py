@@ -36,7 +36,7 @@ def load_or_make(file: Path, make: Callable[[], ArrayDict], made_of: str = "") -
                 return arrays
         except Exception:  # a damaged archive raises a dozen kinds of errors
             warnings.warn(f"{file} is damaged and is made again", stacklevel=2)
-    with _preserve_rng_state():
+    with preserve_rng_state():
         arrays = make()
     temporary = file.with_name(f".{file.name}.{os.getpid()}")
     try:
@@ -64,7 +64,7 @@ def _load(file: Path, made_of: str) -> ArrayDict | None:
 
 
 @contextlib.contextmanager
-def _preserve_rng_state() -> Iterator[None]:
+def preserve_rng_state() -> Iterator[None]:
     """Restore the global generators of Python and numpy afterwards: generators of data may seed them or draw."""
     states = random.getstate(), np.random.get_state()  # noqa: NPY002
     try:

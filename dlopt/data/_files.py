@@ -75,9 +75,10 @@ class DatasetCache:
     def load(self, option: Data, fingerprint: str, read: Callable[[], Dataset]) -> Dataset:
         """Return read(), or the last data set if the option and the fingerprint of its files are the same.
 
-        train_size, label_noise and drop_last do not count: they act after reading.
+        train_size, label_noise, drop_last and order do not count: they act after reading.
         """
-        key = (repr(replace(option, train_size=None, label_noise=0.0, drop_last=False)), fingerprint)
+        own = replace(option, train_size=None, label_noise=0.0, drop_last=False, order="reshuffle")
+        key = (repr(own), fingerprint)
         if self._dataset is None or self._key != key:
             self.clear()  # free the previous data set before this one is read
             self._key, self._dataset = key, read()

@@ -36,9 +36,9 @@ class Adding(Data):
     test_size: Count
 
     def load(self) -> Dataset:
-        return _drawn.load_drawn(self, (self.size, self.test_size), 32 * self.length, self._draw, outputs=1)
+        return _drawn.load_drawn(self, (self.size, self.test_size), 32 * self.length, self.draw, outputs=1)
 
-    def _draw(self, key: prng.Key, count: int) -> Split:
+    def draw(self, key: prng.Key, count: int) -> Split:
         middle = self.length // 2
         numbers = prng.uniform(prng.fold_in(key, "numbers"), (count, self.length))
         place = prng.uniform(prng.fold_in(key, "places"), (count, 2)).double()

@@ -44,9 +44,9 @@ class Copying(Data):
     def load(self) -> Dataset:
         memory = 32 * (self.delay + 2 * self.word)
         classes, tokens = self.letters + 1, self.letters + 3
-        return _drawn.load_drawn(self, (self.size, self.test_size), memory, self._draw, outputs=classes, tokens=tokens)
+        return _drawn.load_drawn(self, (self.size, self.test_size), memory, self.draw, outputs=classes, tokens=tokens)
 
-    def _draw(self, key: prng.Key, count: int) -> Split:
+    def draw(self, key: prng.Key, count: int) -> Split:
         blank = self.letters
         word = (prng.uniform(key, (count, self.word)).double() * self.letters).long()
         symbols = torch.full((count, self.delay + 2 * self.word), blank)

@@ -47,9 +47,9 @@ class Polynomial(Data):
 
     def load(self) -> Dataset:
         example_bytes = 32 * max(self.degree, self.true_degree)
-        return _drawn.load_drawn(self, (self.size, self.test_size), example_bytes, self._draw, outputs=1)
+        return _drawn.load_drawn(self, (self.size, self.test_size), example_bytes, self.draw, outputs=1)
 
-    def _draw(self, key: prng.Key, count: int) -> Split:
+    def draw(self, key: prng.Key, count: int) -> Split:
         z = 2.0 * prng.uniform(prng.fold_in(key, "places"), (count,)).double() - 1.0
         terms = compute_legendre(z, max(self.degree, self.true_degree))
         noise = prng.normal(prng.fold_in(key, "noise"), (count,)).double()

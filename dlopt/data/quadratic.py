@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from dlopt import prng
 from dlopt.errors import OptionError
 from dlopt.parts import Data, Dataset, Split
 from dlopt.ranges import NonNegative
@@ -31,6 +32,9 @@ class QuadraticData(Data):
         if self.path is not None:
             raise OptionError("path", "the points are drawn, not read: leave it out")
         return Dataset(self._draw(seed=42), self._draw(seed=43), outputs=1)
+
+    def draw(self, key: prng.Key, count: int) -> Split:
+        return Split(self.noise * prng.normal(key, (count, WEIGHTS)), torch.zeros(count, 1))
 
     def _draw(self, seed: int) -> Split:
         generator = np.random.RandomState(seed)

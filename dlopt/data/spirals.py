@@ -42,9 +42,9 @@ class Spirals(Data):
     noise: NonNegative
 
     def load(self) -> Dataset:
-        return _drawn.load_drawn(self, (self.size, self.test_size), 64, self._draw, outputs=self.classes)
+        return _drawn.load_drawn(self, (self.size, self.test_size), 64, self.draw, outputs=self.classes)
 
-    def _draw(self, key: prng.Key, count: int) -> Split:
+    def draw(self, key: prng.Key, count: int) -> Split:
         y = torch.arange(count) % self.classes
         points = self.locate(prng.uniform(prng.fold_in(key, "places"), (count,)), y)
         return Split(points + self.noise * prng.normal(prng.fold_in(key, "noise"), (count, 2)), y)

@@ -34,9 +34,9 @@ class TwoMoons(Data):
     noise: NonNegative
 
     def load(self) -> Dataset:
-        return _drawn.load_drawn(self, (self.size, self.test_size), 64, self._draw, outputs=2)
+        return _drawn.load_drawn(self, (self.size, self.test_size), 64, self.draw, outputs=2)
 
-    def _draw(self, key: prng.Key, count: int) -> Split:
+    def draw(self, key: prng.Key, count: int) -> Split:
         y = torch.arange(count) % 2
         points = locate(math.pi * prng.uniform(prng.fold_in(key, "places"), (count,)), y)
         return Split(points + self.noise * prng.normal(prng.fold_in(key, "noise"), (count, 2)), y)

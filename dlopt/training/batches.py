@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from dlopt import prng
 from dlopt.base.data import Split
 from dlopt.base.mapped_inputs import Inputs, MappedInputs
 from dlopt.base.sequences import PADDING_CLASS
-from dlopt.prng import Key
+from dlopt.training.order import EpochOrder
 from dlopt.training.read_ahead import ReadAhead
 
 
@@ -48,6 +47,10 @@ class DataPlacement:
         width = torch.empty((), dtype=dtype).element_size()
         sizes = {id(s.inputs): s.inputs.numel() * width for s in splits}
         return cls(device, dtype, resident=sum(sizes.values()) <= torch.cuda.mem_get_info(device)[0] / 2)
+
+    def without_tensors(self) -> DataPlacement:
+        """Return a placement of the same device and storage that holds no tensors."""
+        return DataPlacement(self.device, self.dtype, resident=self.storage_device == self.device)
 
     def __call__(self, tensor: Inputs) -> Any:
         if id(tensor) not in self._placements:
@@ -162,22 +165,35 @@ def count_steps_per_epoch(examples: int, size: int, *, drop_last: bool) -> int:
 
 
 class Batches:
-    """Mini-batches without replacement: each epoch is a new order of the examples, sampled from (key, epoch).
+    """Mini-batches of the examples of a split, in the order of each epoch.
 
     If the size does not divide the number of examples, the last batch of an epoch is smaller, or omitted with
-    drop_last. A batch of the whole split is in the order of the data.
+    drop_last. A batch of the whole split is in the order of the data, if each epoch has every example once.
+
+    orders   the order of the examples of each lane
+    draws    functions that draw the examples of an epoch, for each lane; None: they are those of the split
     """
 
-    def __init__(self, examples: Examples, size: int, keys: Sequence[Key], *, drop_last: bool) -> None:
+    def __init__(
+        self,
+        examples: Examples,
+        size: int,
+        orders: Sequence[EpochOrder],
+        *,
+        drop_last: bool,
+        draws: Sequence[Callable[[int], Split]] | None = None,
+    ) -> None:
         self.examples = examples
         self.size = min(size, examples.size)
-        self.keys = list(keys)
+        self.orders = list(orders)
+        self.draws = draws
         self.per_epoch = count_steps_per_epoch(examples.size, size, drop_last=drop_last)
         self._epoch = -1
         self._chunks: Sequence[Tensor] = ()
         self._ahead = ReadAhead(self._select) if examples.is_mapped else None
         # A copy: in-place changes to a batch must not reach the data, which other runs may share.
-        self._all = tuple(x.clone() for x in examples.all()) if self.size == examples.size else None
+        is_whole = self.size == examples.size and all(order.covers_split for order in orders)
+        self._all = tuple(x.clone() for x in examples.all()) if is_whole else None
 
     @property
     def is_whole(self) -> bool:
@@ -194,6 +210,10 @@ class Batches:
         epoch, i = divmod(step, self.per_epoch)
         if epoch != self._epoch:
             self._epoch = epoch
+            if self.draws is not None:
+                splits = [draw(epoch) for draw in self.draws]
+                placement = self.examples.placement.without_tensors()
+                self.examples = Examples(splits, placement, lanes=self.examples.lanes is not None)
             self._chunks = self._order(epoch).split(self.size, dim=-1)
         return self.examples.select(self._chunks[i])
 
@@ -201,12 +221,12 @@ class Batches:
         if self._ahead is not None:
             self._ahead.clear()
         self.examples.select_lanes(lanes)
-        self.keys = [self.keys[i] for i in lanes.tolist()]
+        self.orders = [self.orders[i] for i in lanes.tolist()]
+        self.draws = None if self.draws is None else [self.draws[i] for i in lanes.tolist()]
         self._chunks = [chunk[lanes.to(chunk.device)] for chunk in self._chunks]
         self._all = self.examples.all() if self._all is not None else None
 
     def _order(self, epoch: int) -> Tensor:
-        n = self.examples.size
-        orders = [torch.randperm(n, generator=prng.generator(prng.fold_in(key, epoch))) for key in self.keys]
+        orders = [order.positions(epoch) for order in self.orders]
         order = orders[0] if self.examples.lanes is None else torch.stack(orders)
         return self.examples.rows(to_device_async(order, self.examples.placement.storage_device))

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from dlopt import prng
+from dlopt.base.data import Order
 from dlopt.base.layout import Layout, Parameter
 from dlopt.base.transforms import PixelScale
 from dlopt.errors import OptionError
@@ -175,6 +176,8 @@ class Experiment:
     """The components of one run. Data are preprocessed and on the CPU.
 
     outputs     number of classes, or of numbers to predict
+    order       order of the training examples in an epoch
+    draw        draws the training examples of an epoch, if they are generated; else None
     w           initial weights, (P,)
     schedule    of the learning rate
     schedules   of other hyperparameters
@@ -191,6 +194,8 @@ class Experiment:
     test: Split
     outputs: int
     drop_last: bool
+    order: Order
+    draw: Callable[[int], Split] | None
     model: nn.Module
     w: Tensor
     loss: Loss

@@ -23,7 +23,7 @@ def check_compatible(experiments: Sequence[Experiment]) -> None:
             "network": (first.network, other.network),
             "settings": (_comparable_settings(first.settings), _comparable_settings(other.settings)),
             "data": tuple(  # type: ignore[dict-item]
-                [len(e.train), None if e.validation is None else len(e.validation), len(e.test), e.drop_last]
+                [len(e.train), None if e.validation is None else len(e.validation), len(e.test), e.drop_last, e.order]
                 for e in (first, other)
             ),
             "schedules": (list(first.schedules), list(other.schedules)),

@@ -25,6 +25,7 @@ from dlopt.prng import Key
 from dlopt.training.batches import Batches, DataPlacement, Examples, to_device_async, to_probabilities
 from dlopt.training.experiment import Experiment, HyperparameterRef
 from dlopt.training.lanes import find_differing_fields, select_columns, select_lanes
+from dlopt.training.order import EpochOrder
 
 
 @dataclass(frozen=True)
@@ -116,8 +117,12 @@ class TrainState:
         self.placement = DataPlacement.of(self.device, self.dtype, splits)
         self.examples = self.make_examples([e.train for e in experiments])
         size = self.settings.resolve_batch_size(self.examples.size)
-        orders = [prng.fold_in(key, "order") for key in self._keys]
-        self.batches = Batches(self.examples, size, orders, drop_last=first.drop_last)
+        orders = [
+            EpochOrder.of(e.order, prng.fold_in(key, "order"), e.train)
+            for e, key in zip(experiments, self._keys, strict=True)
+        ]
+        draws = [e.draw for e in experiments if e.draw is not None] or None
+        self.batches = Batches(self.examples, size, orders, drop_last=first.drop_last, draws=draws)
         self.per_epoch = self.batches.per_epoch
         self._mixes = any(a.mixes for a in first.augmentation.values()) or any(r.mixes for r in regularizations)
         self._pixel_scale = self._place_pixel_scale([e.pixel_scale for e in experiments])

@@ -53,7 +53,11 @@ def build(name: str, kind: str = "tokens", *, per_step: bool = False, padded: bo
 
 def sample(kind: str = "tokens", count: int = 12, *, padded: bool = True) -> Tensor:
     """Return sequences of lengths 1, ..., 6, 1, ..."""
-    x = Sequences(None, None, 0.0, False, kind=kind, padded=padded, length=LENGTH, count=count).load().train.inputs
+    x = (
+        Sequences(None, None, 0.0, False, "reshuffle", kind=kind, padded=padded, length=LENGTH, count=count)
+        .load()
+        .train.inputs
+    )
     return x.double() if x.is_floating_point() else x
 
 

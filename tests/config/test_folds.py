@@ -137,7 +137,7 @@ VALIDATED = ("data._target_=mine.ValidatedBlobs", "batch_size=full")
 
 
 def test_an_own_validation_split_is_used_whole_and_preprocessed_as_the_training_split():
-    raw = mine.ValidatedBlobs(None, None, 0.0, False).load()
+    raw = mine.ValidatedBlobs(None, None, 0.0, False, "reshuffle").load()
     experiment = build_blobs(*VALIDATED, "preprocess=standardize", "data.label_noise=0.2")
     assert (len(experiment.train), len(experiment.validation)) == (60, 20)
     assert torch.equal(experiment.validation.targets, raw.validation.targets)

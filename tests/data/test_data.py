@@ -8,12 +8,14 @@ import torch
 from helpers import compose_config, write_data_files
 from hydra.utils import instantiate
 
+from dlopt import prng
 from dlopt.config.compose import groups
 from dlopt.data import _files
 from dlopt.data import diabetes as diabetes_module
 from dlopt.data import digits as digits_module
 from dlopt.data import mnist1d as mnist1d_module
 from dlopt.data.text import BYTE_VALUES
+from dlopt.parts import Data, overrides
 
 WITHOUT_COPY = ("adding", "characters", "copying", "polynomial", "quadratic", "spirals", "two_moons")
 NAMES = [name for name in groups.list_option_names("data") if name not in ("custom", "none")]
@@ -120,3 +122,42 @@ def test_a_tilde_in_the_path_is_the_home_folder(tmp_path, monkeypatch):
     digits_module._load.cache_clear()
     instantiate(compose_config("data=digits", "data.path='~/folder'").data).load()
     assert (tmp_path / "folder" / "digits.npz").is_file()
+
+
+GENERATED = ["adding", "copying", "mnist1d", "polynomial", "quadratic", "spirals", "two_moons"]
+
+
+@pytest.mark.parametrize("name", GENERATED)
+def test_fresh_examples_are_like_the_loaded_ones_and_a_function_of_the_key(name):
+    option = instantiate(compose_config(f"data={name}").data)
+    loaded, before = option.load(), read_generators()
+    x, y = option.draw(prng.key(0, "a"), 300).gather()
+    known, labels = loaded.train.gather()
+    assert (x.shape[1:], x.dtype, y.shape[1:], y.dtype) == (
+        known.shape[1:],
+        known.dtype,
+        labels.shape[1:],
+        labels.dtype,
+    )
+    again, other = option.draw(prng.key(0, "a"), 300), option.draw(prng.key(0, "b"), 300)
+    assert torch.equal(again.inputs, x)
+    assert torch.equal(again.targets, y)
+    assert not torch.equal(other.inputs, x)
+    assert repr(read_generators()) == repr(before)
+    for a, b in ((x.double(), known.double()), (y.double(), labels.double())):
+        assert a.mean().item() == pytest.approx(b.mean().item(), abs=5 * (b.std().item() / 300**0.5) + 1e-9)
+        assert a.std().item() == pytest.approx(b.std().item(), rel=0.2, abs=1e-9)
+
+
+def test_only_generated_data_can_be_drawn():
+    options = [instantiate(compose_config(f"data={name}").data) for name in NAMES]
+    assert [n for n, o in zip(NAMES, options, strict=True) if overrides(o, "draw", Data)] == GENERATED
+
+
+def test_fresh_series_are_made_and_scaled_as_those_of_mnist1d():
+    loaded = instantiate(compose_config("data=mnist1d").data).load()
+    x = torch.cat([loaded.train.inputs, loaded.test.inputs]).squeeze(1)
+    mean, deviation = mnist1d_module._measure_scale()["scale"]
+    raw = mnist1d_module._transform_templates(np.repeat(np.arange(10), 500).tolist(), 42)
+    expected = torch.from_numpy((raw - mean) / deviation).float()
+    torch.testing.assert_close(x[x[:, 0].argsort()], expected[expected[:, 0].argsort()], rtol=0, atol=1e-5)

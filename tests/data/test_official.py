@@ -56,7 +56,7 @@ def folder(tmp_path):
 
 def option(kind=MNIST, path=None, url=None, verify=False):
     path = None if path is None else str(path)
-    return kind(path=path, train_size=None, label_noise=0.0, drop_last=False, url=url, verify=verify)
+    return kind(path=path, train_size=None, label_noise=0.0, drop_last=False, order="reshuffle", url=url, verify=verify)
 
 
 def expect_refusal(data, *words, key="path"):

@@ -1,16 +1,25 @@
 """Mini-batches contain every example once per epoch, in an order that is a function of key and epoch."""
 
+from typing import get_args
+
+import mine
 import pytest
+import scipy.stats
 import torch
+from helpers import assert_build_refused, build_blobs, interrupt_run, load_weights, resume_run, train_runs
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dlopt import prng
 from dlopt.base import mapped_inputs
+from dlopt.base.data import Order
 from dlopt.base.mapped_inputs import MappedInputs
 from dlopt.parts import Split
+from dlopt.preprocess.standardize import Standardize
 from dlopt.training import read_ahead
 from dlopt.training.batches import Batches, DataPlacement, Examples
+from dlopt.training.order import EpochOrder
+from dlopt.training.state import TrainState
 
 relaxed = settings(max_examples=40)
 KEYS = [prng.key(seed, "order") for seed in range(3)]
@@ -22,10 +31,15 @@ def split(n, rows=None):
     return Split(torch.arange(n).float().unsqueeze(-1), 3 * torch.arange(n), rows)
 
 
-def batches(data, size, keys=KEYS[:1], drop_last=False):
+def make_orders(data, keys, kind="reshuffle"):
+    """Return the order of each lane."""
+    return [EpochOrder.of(kind, key, one) for key, one in zip(keys, data, strict=True)]
+
+
+def batches(data, size, keys=KEYS[:1], drop_last=False, order="reshuffle"):
     several = isinstance(data, list)
     examples = Examples(data if several else [data], DataPlacement(*PLACE), lanes=several)
-    return Batches(examples, size, keys, drop_last=drop_last)
+    return Batches(examples, size, make_orders(data if several else [data], keys, order), drop_last=drop_last)
 
 
 def epoch(draw, number):
@@ -194,11 +208,11 @@ def test_data_on_the_host_give_the_same_batches(lanes):
     data = [split(20, r) for r in rows] if lanes else [split(20, rows[0])]
     here, there = (Examples(data, DataPlacement(*PLACE, resident=r), lanes=lanes) for r in (True, False))
     keys = KEYS[: len(data)]
-    one, two = (Batches(examples, 4, keys, drop_last=False) for examples in (here, there))
+    one, two = (Batches(examples, 4, make_orders(data, keys), drop_last=False) for examples in (here, there))
     for step in range(7):
         assert all(torch.equal(a, b) for a, b in zip(one(step), two(step), strict=True))
     far = Examples(data, DataPlacement(torch.device("meta"), torch.float32, resident=False), lanes=lanes)
-    x, y = Batches(far, 4, keys, drop_last=False)(0)
+    x, y = Batches(far, 4, make_orders(data, keys), drop_last=False)(0)
     assert (x.device.type, y.device.type) == ("meta", "meta")
     assert far._inputs.values.device.type == "cpu"
 
@@ -291,3 +305,124 @@ def test_chunks_of_inputs_in_a_file_are_small(monkeypatch):
         assert [len(x) for x, _ in examples.chunks(10)] == [5, 5, 5, 5, 3]
         assert [len(x) for x, _ in examples.chunks(3)] == [3] * 7 + [2]
         assert torch.equal(torch.cat([x for x, _ in examples.chunks(10)]), data.gather()[0])
+
+
+# ------------------------------------------------------------------------------------------------ orders
+
+FIXED = [order for order in get_args(Order) if order != "online"]
+LABELLED = Split(torch.arange(40).float().unsqueeze(-1), torch.tensor([0] * 30 + [2] * 8 + [5] * 2))
+
+
+def draw_epochs(order, count, size=7, data=LABELLED, key=KEYS[0]):
+    """Return the rows of each epoch."""
+    draw = batches(data, size, [key], order=order)
+    steps = range(draw.per_epoch)
+    return [torch.cat([draw(e * draw.per_epoch + i)[0][:, 0].long() for i in steps]) for e in range(count)]
+
+
+@pytest.mark.parametrize("order", FIXED)
+def test_an_epoch_of_every_order_has_as_many_examples_as_the_split_has(order):
+    rows = torch.tensor([3, 35, 11, 39, 0, 8, 31])
+    data = Split(LABELLED.inputs, LABELLED.targets, rows)
+    for epoch in draw_epochs(order, 3, size=3, data=data):
+        assert len(epoch) == len(rows)
+        assert set(epoch.tolist()) <= set(rows.tolist())
+
+
+def test_a_sequential_order_is_that_of_the_data_and_once_is_one_shuffle():
+    assert all(epoch.tolist() == list(range(40)) for epoch in draw_epochs("sequential", 3))
+    once, shuffled = draw_epochs("once", 3), draw_epochs("reshuffle", 3)
+    assert all(torch.equal(epoch, shuffled[0]) for epoch in once)
+    assert not torch.equal(shuffled[1], shuffled[0])
+
+
+def test_draws_with_replacement_are_independent_and_equally_likely():
+    epochs = draw_epochs("replacement", 500)
+    counts = torch.cat(epochs).bincount(minlength=40)
+    assert scipy.stats.chisquare(counts).pvalue > 1e-3
+    different = sum(len(epoch.unique()) for epoch in epochs) / 500
+    assert different == pytest.approx(40 * (1 - (1 - 1 / 40) ** 40), rel=0.02)
+
+
+def test_balanced_draws_have_equally_likely_classes_and_examples_of_a_class():
+    rows = torch.cat(draw_epochs("balanced", 500))
+    classes = LABELLED.targets[rows].bincount()[[0, 2, 5]]
+    assert scipy.stats.chisquare(classes).pvalue > 1e-3
+    for label in (0, 2, 5):
+        inside = rows[LABELLED.targets[rows] == label].bincount(minlength=40)[LABELLED.targets == label]
+        assert scipy.stats.chisquare(inside).pvalue > 1e-3
+
+
+@pytest.mark.parametrize("order", FIXED)
+@pytest.mark.parametrize("size", [7, 40])
+def test_lanes_and_steps_in_any_order_have_the_batches_of_every_order(order, size):
+    data = [Split(LABELLED.inputs, LABELLED.targets, torch.arange(40)[i::2]) for i in (0, 1)]
+    together, alone = batches(data, size, KEYS[:2], order=order), [
+        batches(d, size, [k], order=order) for d, k in zip(data, KEYS, strict=False)
+    ]  # fmt: skip
+    expected = [together(step)[0] for step in range(12)]
+    for step in (11, 0, 5, 6):
+        for i, one in enumerate(alone):
+            assert torch.equal(one(step)[0], expected[step][i])
+    together.select_lanes(torch.tensor([1]))
+    assert torch.equal(together(12)[0][0], alone[1](12)[0])
+
+
+@pytest.mark.parametrize("order", FIXED)
+def test_a_batch_of_all_examples_is_the_split_unless_they_are_drawn(order):
+    draw = batches(LABELLED, 40, order=order)
+    assert draw.is_whole == (order in ("reshuffle", "once", "sequential"))
+    assert torch.equal(draw(0)[0], LABELLED.inputs) == draw.is_whole
+
+
+STREAM = mine.Stream(None, None, 0.0, False, "online")
+ONLINE = ("data._target_=mine.Stream", "data.order=online", "precision=float64")
+
+
+def test_online_no_example_is_used_twice(tmp_path):
+    experiment = build_blobs(*ONLINE, "preprocess=standardize", "data.label_noise=0.5")
+    state = TrainState([experiment])
+    epochs = [torch.cat([state.batches(3 * e + i)[0] for i in range(3)]) for e in range(4)]
+    assert [len(epoch) for epoch in epochs] == [48] * 4
+    assert len(torch.cat([*epochs, experiment.train.gather()[0]]).unique(dim=0)) == 5 * 48
+    x, y = STREAM.draw(prng.fold_in(prng.key(0, "online"), 2), 48).gather()
+    expected = Standardize().apply(x, experiment.preprocessing["standardize"])
+    used = epochs[2][epochs[2][:, 0].argsort()]
+    torch.testing.assert_close(used, expected[expected[:, 0].argsort()].double())
+    noisy = torch.cat([state.batches(6 + i)[1] for i in range(3)])[epochs[2][:, 0].argsort()]
+    assert (noisy != y[expected[:, 0].argsort()]).sum() == 24
+
+
+def test_online_lanes_are_the_runs_alone():
+    runs = [build_blobs(*ONLINE, f"seed={seed}") for seed in (0, 1)]
+    together, alone = TrainState(runs), [TrainState([run]) for run in runs]
+    for step in (0, 4, 2):
+        for i, one in enumerate(alone):
+            assert torch.equal(together.batches(step)[0][i], one.batches(step)[0])
+    together.batches.select_lanes(torch.tensor([1]))
+    assert torch.equal(together.batches(7)[0][0], alone[1].batches(7)[0])
+
+
+@pytest.mark.parametrize("order", [*FIXED[1:], "online"])
+def test_a_run_of_every_order_resumes_with_the_same_bits_and_equals_its_lane(order, tmp_path):
+    keys = ("data._target_=mine.Stream", f"data.order={order}", "precision=float64", "epochs=2")
+    _, (run,) = train_runs(tmp_path / "whole", build_blobs(*keys))
+    half = interrupt_run(tmp_path / "half", 4, build_blobs(*keys))
+    _, half = resume_run(half.path, build_blobs(*keys))
+    assert torch.equal(load_weights(half), load_weights(run))
+    _, lanes = train_runs(tmp_path / "lanes", build_blobs(*keys), build_blobs(*keys, "seed=1"))
+    torch.testing.assert_close(load_weights(lanes[0]), load_weights(run), rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize(("overrides", "words"), [
+    (["data.order=balanced", "data._target_=mine.Regression", "loss=mse"], "targets of this data are numbers"),
+    (["data.order=online"], "online needs data that are generated, and Blobs has a fixed number"),
+    (["data.order=shuffle"], "one of reshuffle, replacement, balanced, once, sequential, online"),
+])  # fmt: skip
+def test_an_order_that_the_data_do_not_have_is_refused(overrides, words):
+    assert_build_refused(lambda: build_blobs(*overrides), "data.order", words)
+
+
+def test_lanes_agree_in_the_order(tmp_path):
+    with pytest.raises(ValueError, match="lanes must agree in data"):
+        train_runs(tmp_path, build_blobs(), build_blobs("data.order=once"))

@@ -54,6 +54,7 @@ def split_dataset(
         return dataset.train, dataset.test
     if not problems.has_no_problem("validation"):
         return None
+    _check_order(data, dataset, problems)
     train, count = dataset.train, len(dataset.train)
     seed = prng.key(settings.seed)
     if data.train_size is not None:
@@ -76,6 +77,18 @@ def split_dataset(
             return None
         train = splits.add_label_noise(train, data.label_noise, dataset.outputs, prng.fold_in(seed, "label_noise"))
     return train, validation
+
+
+def _check_order(data: parts.Data, dataset: parts.Dataset, problems: Problems) -> None:
+    """Check that the data have what the order of their examples needs."""
+    if data.order == "balanced" and (dataset.kind != "classes" or dataset.per_step):
+        what = "numbers" if dataset.kind == "numbers" else "classes of each step of a sequence"
+        problems.add(
+            "data.order", f"balanced needs examples of one class each, and the targets of this data are {what}"
+        )
+    if data.order == "online" and not parts.overrides(data, "draw", parts.Data):
+        wrong = f"online needs data that are generated, and {type(data).__name__} has a fixed number of examples"
+        problems.add("data.order", f"{wrong}; use reshuffle, or replacement for independent draws")
 
 
 def _note_missing_classes(

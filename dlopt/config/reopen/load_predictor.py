@@ -27,7 +27,7 @@ from dlopt.rundir.directory import RunDirectory
 from dlopt.rundir.display import display_path
 from dlopt.training.inference import Predictor
 
-TRAINING_KEYS = ("train_size", "label_noise", "drop_last", "test_fraction", "validation_fraction")
+TRAINING_KEYS = ("train_size", "label_noise", "drop_last", "order", "test_fraction", "validation_fraction")
 """Data keys that only training uses; all examples of other data are evaluated."""
 SPLIT_KEYS = ("group", "time", "validation_path", "test_path")
 """Further ones, null if unused, of the data options of dlopt; custom data may use these names otherwise."""

@@ -16,7 +16,7 @@ from dlopt.base.data import Data, Dataset
 from dlopt.config.compose.groups import DATA_FILE_KEYS
 from dlopt.config.problems import ConfigError, Problems
 from dlopt.config.reopen import trusted_targets as trust_rule
-from dlopt.config.schema.renamed_keys import ADDED_KEYS, ADDED_SETTINGS, RENAMED_GROUPS
+from dlopt.config.schema.renamed_keys import ADDED_DATA_KEYS, ADDED_KEYS, ADDED_SETTINGS, RENAMED_GROUPS
 from dlopt.config.schema.targets import add_working_directory
 from dlopt.rundir.directory import RunDirectory
 from dlopt.rundir.find import is_file_name
@@ -72,6 +72,9 @@ def add_missing_keys(content: Mapping[str, Any]) -> dict[str, Any]:
     for name, node in content.items():
         if isinstance(node, dict) and (added := ADDED_KEYS.get(str(node.get("_target_")))):
             content[name] = {**added, **node}
+    data = content.get("data")
+    if isinstance(data, dict) and "_target_" in data:
+        content["data"] = {**ADDED_DATA_KEYS, **data}
     return content
 
 

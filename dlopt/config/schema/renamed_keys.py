@@ -46,6 +46,9 @@ ADDED_KEYS: dict[str, dict[str, Any]] = {
 }
 """Keys that an option lacks in older runs, by its class, with the value that it had there."""
 
+ADDED_DATA_KEYS: dict[str, object] = {"order": "reshuffle"}
+"""Keys that every data option lacks in older runs, with the value that they had there."""
+
 ADDED_SETTINGS: dict[str, object] = {"micro_batch_size": None, "tolerance": {"gradient": None, "step": None}}
 """Settings that older runs lack, with the value that they had there."""
 

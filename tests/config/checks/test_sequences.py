@@ -18,7 +18,7 @@ SEQUENCES = ("data=custom", "data._target_=mine.Sequences", "loss=cross_entropy"
 
 
 def load(**keys: object) -> Dataset:
-    return Sequences(None, None, 0.0, False, **keys).load()
+    return Sequences(None, None, 0.0, False, "reshuffle", **keys).load()
 
 
 def change(dataset: Dataset, inputs: object = None, targets: object = None) -> Dataset:

@@ -40,7 +40,7 @@ def test_a_component_shares_no_list_with_its_configuration(without_hydra):
             "missing": "fill", "delimiter": "auto", "test_fraction": 0.2, "kind": "auto", "encoding": "auto",
             "standardize_target": True, "dates": [], "date_format": "auto", "group": None, "time": None,
             "validation_path": None, "test_path": None,
-            "train_size": None, "label_noise": 0.0, "drop_last": False}  # fmt: skip
+            "train_size": None, "label_noise": 0.0, "drop_last": False, "order": "reshuffle"}  # fmt: skip
     before = copy.deepcopy(node)
     part = targets.instantiate(node)
     part.drop.append("b")
