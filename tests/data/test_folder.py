@@ -1,11 +1,14 @@
 """Your own images in folders: what they become, the splits, the cache, and what is refused."""
 
 import os
+import re
+import shlex
 import shutil
 import struct
 import threading
 import zlib
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -516,3 +519,16 @@ def test_a_folder_without_any_image_is_refused(tmp_path):
     )
     with pytest.raises(OptionError, match="there is no folder"):
         replace(PLAIN, path=str(tmp_path / "nowhere")).load_like({})
+
+
+@pytest.mark.long
+def test_the_page_about_images_works_as_it_is_printed(here):
+    text = (Path(__file__).parents[2] / "docs" / "images.md").read_text()
+    (code,) = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    exec(compile(code, "images.md", "exec"), {})
+    assert len(list(here.glob("digits/*/*.png"))) == 1797
+    (line,) = re.findall(r"^dlopt (train .*data.path=digits.*?) +#", text, re.MULTILINE)
+    small = ["-q", "epochs=1", "data.train_size=100", "threads=1", "device=cpu"]
+    assert main([*shlex.split(line), *small]) == 0
+    assert evaluate("--data", "digits/3", "--predictions", "out.csv") == 0
+    assert len((here / "out.csv").read_text().splitlines()) == 184
