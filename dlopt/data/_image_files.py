@@ -151,4 +151,4 @@ def _list_images(folder: str, root: Path, others: list[str]) -> Iterator[ImageFi
 
 
 def _name(entry: os.DirEntry[str], root: Path) -> str:
-    return os.path.relpath(entry.path, root).replace(os.sep, "/")
+    return entry.path.removeprefix(f"{root}{os.sep}").replace(os.sep, "/")

@@ -73,7 +73,7 @@ class ArrayData(Data):
                       test series have the suffix _test
     memory_map        leave inputs in their .npy file and read each batch from it: true, false, or auto, if they would
                       take more than half of the available memory. The order of the examples stays the same, and so do
-                      the bits of inputs and batches
+                      the bits of inputs and batches; statistics of preprocessing can differ by rounding
     channels          position of the channels in series and images: first, last, or none if the array has no dimension
                       for them: (N, length) are features, (N, height, width) become images of one channel
     kind              classes, numbers, or auto: floats are numbers; integers, booleans and text are classes
