@@ -122,12 +122,7 @@ def _check_shape(
     is_counted = list(named) == [str(i) for i in range(len(named))]  # as pandas writes columns without names
     if not is_counted and all(is_number(name) or name.lower() in MISSING for name in header):
         raise OptionError("path", f"{file} begins with numbers; its first line must hold the names of the columns")
-    if "" in named:
-        column = header.index("", int(index)) + 1
-        raise OptionError("path", f"{file}: column {column} has no name in the first line; give it one")
-    duplicates = [name for name, count in Counter(header).items() if count > 1]
-    if duplicates:
-        raise OptionError("path", f"{file} has more than one column named {join_truncated(duplicates)}; rename them")
+    check_names(file, header)
     uneven = [(line, len(row)) for row, line in zip(rows, lines, strict=True) if len(row) != len(header)]
     if uneven:
         line, cells = uneven[0]
@@ -136,6 +131,17 @@ def _check_shape(
         raise OptionError("path", f"{file}: line {line} has {widths}{more}")
     if len(rows) == 1:
         raise OptionError("path", f"{file} has a first line but no rows")
+
+
+def check_names(file: Path, header: Sequence[str]) -> None:
+    """Check that columns have different names; only the first of several may have none."""
+    named = header[1:] if len(header) > 1 and not header[0] else header
+    if "" in named:
+        column = header.index("", len(header) - len(named)) + 1
+        raise OptionError("path", f"{file}: column {column} has no name in the first line; give it one")
+    duplicates = [name for name, count in Counter(header).items() if count > 1]
+    if duplicates:
+        raise OptionError("path", f"{file} has more than one column named {join_truncated(duplicates)}; rename them")
 
 
 def is_number(cell: Cell) -> bool:

@@ -15,6 +15,7 @@ from dlopt.data import _targets as data_targets
 from dlopt.data._columns import FEW
 from dlopt.data._csv import TableCells, TableText, format_count, is_number, parse_code, read_csv
 from dlopt.data._decimals import Decimal, convert_commas
+from dlopt.data._parquet import is_parquet, read_parquet
 from dlopt.data._targets import TargetKindOption, TestFraction
 from dlopt.errors import OptionError, did_you_mean, join_truncated
 from dlopt.parts import Data, Dataset, Split
@@ -27,7 +28,9 @@ preprocess=standardize. If there are statistics to apply, the first two are floa
 
 @dataclass(frozen=True)
 class TableData(Data):
-    """Your own table: a CSV file whose first line names the columns. One column is predicted from the others.
+    """Your own table: a CSV file whose first line names the columns, or a Parquet file. One column is predicted.
+
+    A Parquet file gives the same inputs as a CSV file of the same table; its lines are its rows, counted from 1.
 
     A column of numbers is one input, unchanged (preprocess=standardize gives it mean 0 and standard deviation 1). A
     column of text is one-hot encoded in sorted order. A column of numbers is refused if fewer than half of its rows
@@ -107,7 +110,7 @@ class TableData(Data):
         file = _files.find_file(self.path)
         if "columns" not in encoding:
             raise OptionError("path", "a table needs a run that was trained on a table; this run was not")
-        text = read_csv(file, self.delimiter, self.encoding)
+        text = self._read(file)
         table, target = self._to_cells(text), encoding["target"]
         missing = [name for name in encoding["columns"] if name not in table.columns]
         if missing:
@@ -127,15 +130,18 @@ class TableData(Data):
     def read_groups(self, path: str, key: str) -> set[Any] | None:
         """Return the groups in a file that a key names, or None if it has no such column."""
         assert self.group is not None
-        cells = self._to_cells(read_csv(_files.find_file(path, (), key), self.delimiter, self.encoding)).columns
+        cells = self._to_cells(self._read(_files.find_file(path, (), key))).columns
         return {parse_code(cell) or cell for cell in cells[self.group]} if self.group in cells else None
+
+    def _read(self, file: Path) -> TableText:
+        return read_parquet(file) if is_parquet(file) else read_csv(file, self.delimiter, self.encoding)
 
     def _to_cells(self, text: TableText) -> TableCells:
         return convert_commas(text.to_cells(), self.decimal, text.delimiter)
 
     def _dataset(self, files: Sequence[Path]) -> Dataset:
         file = files[0]
-        table = self._to_cells(read_csv(file, self.delimiter, self.encoding))
+        table = self._to_cells(self._read(file))
         target = self._check_names(list(table.columns))
         table = self._drop_missing(table, target)
         goal, names = self._targets(target, table)

@@ -2,11 +2,13 @@
 
 import calendar
 import csv
+import io
 import math
 from dataclasses import replace
 from datetime import datetime, timedelta
 
 import numpy as np
+import polars
 import pytest
 import torch
 from helpers import assert_refused, make_option
@@ -570,6 +572,71 @@ def test_a_missing_file_of_a_split_is_reported_with_similar_names(load, tmp_path
         "test_path",
         "test.csv has no values of the target y",
     )
+
+
+# ------------------------------------------------------------------------------------------------ Parquet
+
+FRAME = {
+    "size": [0.1 + i for i in range(40)],
+    "rooms": [None if i == 7 else i % 5 for i in range(40)],
+    "colour": [["red", "blue ", None][i % 3] for i in range(40)],
+    "new": [i % 4 == 0 for i in range(40)],
+    "sold": [datetime(2024, 1, 1, 12) + timedelta(days=3 * i) for i in range(40)],
+    "built": [(datetime(2001, 5, 31) + timedelta(days=40 * i)).date() for i in range(40)],
+    "who": [i // 4 for i in range(40)],
+    "y": [i * 2.5 for i in range(40)],
+}
+PARQUET_KEYS = {
+    "dates": {"dates": ["sold", "built"]},
+    "a group": {"dates": ["sold", "built"], "group": "who"},
+    "a time": {"time": "sold", "dates": ["built"]},
+}
+
+
+@pytest.mark.parametrize("name", PARQUET_KEYS)
+def test_a_parquet_file_gives_the_same_data_as_the_csv_file_that_polars_writes(load, tmp_path, name):
+    frame = polars.DataFrame(FRAME)
+    keys = {"missing": "fill", **PARQUET_KEYS[name]}
+    one, other = load(write_parquet(frame), **keys), load(frame.write_csv(), **keys)
+    for split, same in ((one.train, other.train), (one.test, other.test)):
+        assert torch.equal(split.inputs, same.inputs)
+        assert torch.equal(split.targets, same.targets)
+    assert one.notices == other.notices
+    for units in ("groups", "times"):
+        assert str(getattr(one, units)) == str(getattr(other, units))
+    (tmp_path / "val.parquet").write_bytes(write_parquet(frame.with_columns(polars.col("who") + 100)[:6]))
+    own = load(write_parquet(frame), validation_path=str(tmp_path / "val.parquet"), **keys)
+    assert len(own.validation) == 6
+
+
+def write_parquet(frame):
+    stream = io.BytesIO()
+    frame.write_parquet(stream)
+    return stream.getvalue()
+
+
+def test_float32_numbers_of_a_parquet_file_are_unchanged(load):
+    x = np.random.default_rng(0).normal(size=40).astype(np.float32)
+    data = load(write_parquet(polars.DataFrame({"x": x, "y": np.arange(40) * 0.5})), standardize_target=False)
+    rows = torch.cat([data.train.targets, data.test.targets]).flatten().mul(2).long()
+    assert torch.equal(torch.cat([data.train.inputs, data.test.inputs])[:, 0], torch.from_numpy(x)[rows])
+
+
+WHOLE_PARQUET = write_parquet(polars.DataFrame({"x": [1.0, 2.0] * 9, "y": [0, 1] * 9}))
+WRONG_PARQUET = {
+    "cut": (WHOLE_PARQUET[:-9], "path", ["my.csv is not a valid Parquet file"]),
+    "damaged": (b"PAR1" + WHOLE_PARQUET[4:-40] + bytes(40), "path", ["is not a valid Parquet file"]),
+    "lists": (write_parquet(polars.DataFrame({"x": [[1], [2]], "y": [0, 1]})), "path", ["x holds List(Int64)", "leave it out"]),
+    "no rows": (write_parquet(polars.DataFrame({"x": [1], "y": [0]})[:0]), "path", ["has no rows"]),
+    "text among numbers": (write_parquet(polars.DataFrame({"x": ["1"] * 8 + ["big"], "y": [0.5 * i for i in range(9)]})), "categorical", ["x has numbers, but also text: 'big' in line 9"]),
+    "infinity": (write_parquet(polars.DataFrame({"x": [1.0] * 8 + [math.inf], "y": [0.5 * i for i in range(9)]})), "categorical", ["'inf' in line 9"]),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", WRONG_PARQUET)
+def test_wrong_parquet_files_are_refused(name, load):
+    content, key, words = WRONG_PARQUET[name]
+    assert_refused(lambda: load(content), key, *words)
 
 
 # ------------------------------------------------------------------------------------------------ decimal commas
