@@ -117,17 +117,21 @@ class Cell(nn.Module):
         raise NotImplementedError
 
     def step(self, z: Tensor, state: tuple[Tensor, ...], function: nn.Module | None) -> tuple[Tensor, ...]:
-        """Return the next state, (B, units) first, from W x + b of its inputs, (B, gates units), and the last state."""
+        """Return the next state, (B, units) first, from the projected inputs (B, gates units) and the last state."""
         raise NotImplementedError
 
-    def multiply_state(self, h: Tensor) -> Tensor:
-        """Return U h + b of a state."""
-        return F.linear(h, self.weight_hh_l0, self.bias_hh_l0)
+    def project(self, x: Tensor) -> Tensor:
+        """Return W x + b of the inputs of all steps at once, (B, T, gates units)."""
+        return F.linear(x, self.weight_ih_l0, self.bias_ih_l0 + self.bias_hh_l0)
+
+    def add_state(self, z: Tensor, h: Tensor) -> Tensor:
+        """Return z + U h."""
+        return torch.addmm(z, h, self.weight_hh_l0.mT)
 
     def forward(self, x: Tensor, function: nn.Module | None) -> Tensor:
         if self.has_kernel and may_use_fused_kernels():
             return self.run_kernel(x)
-        products = F.linear(x, self.weight_ih_l0, self.bias_ih_l0)
+        products = self.project(x)
         zeros = products.new_zeros(len(x), self.weight_hh_l0.shape[1])
         state: tuple[Tensor, ...] = (zeros, zeros)
         states = []

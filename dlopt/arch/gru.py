@@ -3,6 +3,7 @@
 from collections.abc import Callable
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dlopt.arch._recurrent import Cell, HiddenStates, RecurrentNetwork
@@ -58,8 +59,11 @@ class GRUCell(Cell, nn.GRU):  # type: ignore[misc]
     def run_kernel(self, x: Tensor) -> Tensor:
         return nn.GRU.forward(self, x)[0]
 
+    def project(self, x: Tensor) -> Tensor:
+        return F.linear(x, self.weight_ih_l0, self.bias_ih_l0)  # the other bias is inside of r (U h + a)
+
     def step(self, z: Tensor, state: tuple[Tensor, ...], function: nn.Module | None) -> tuple[Tensor, ...]:
         h = state[0]
-        (x_r, x_z, x_n), (h_r, h_z, h_n) = z.chunk(3, -1), self.multiply_state(h).chunk(3, -1)
+        (x_r, x_z, x_n), (h_r, h_z, h_n) = z.chunk(3, -1), F.linear(h, self.weight_hh_l0, self.bias_hh_l0).chunk(3, -1)
         n = torch.tanh(x_n + torch.sigmoid(x_r + h_r) * h_n)
         return (torch.lerp(n, h, torch.sigmoid(x_z + h_z)),)

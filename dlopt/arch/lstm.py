@@ -70,6 +70,6 @@ class LSTMCell(Cell, nn.LSTM):  # type: ignore[misc]
 
     def step(self, z: Tensor, state: tuple[Tensor, ...], function: nn.Module | None) -> tuple[Tensor, ...]:
         h, c = state
-        i, f, g, o = (z + self.multiply_state(h)).chunk(4, -1)
+        i, f, g, o = self.add_state(z, h).chunk(4, -1)
         c = torch.sigmoid(f) * c + torch.sigmoid(i) * torch.tanh(g)
         return torch.sigmoid(o) * torch.tanh(c), c

@@ -77,4 +77,4 @@ class RNNCell(Cell, nn.RNN):  # type: ignore[misc]
 
     def step(self, z: Tensor, state: tuple[Tensor, ...], function: nn.Module | None) -> tuple[Tensor, ...]:
         assert function is not None
-        return (function(z + self.multiply_state(state[0])),)
+        return (function(self.add_state(z, state[0])),)
