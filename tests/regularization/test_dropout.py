@@ -144,3 +144,11 @@ def test_integer_inputs_are_unchanged(scale):
     rule = Dropout(0.5, 0.0, scale)
     assert rule.inputs(tokens, KEY) is tokens
     assert rule.inference(tokens) is tokens
+
+
+def test_dropped_inputs_leave_the_padding_of_series():
+    rule, x = Dropout(0.0, 0.5, "train"), torch.ones(40, 2, 8)
+    x[:, :, 5:] = torch.nan
+    y = rule.inputs(x, prng.key(0))
+    assert torch.equal(y.isnan(), x.isnan())
+    assert set(y[..., :5].unique().tolist()) == {0.0, 2.0}
