@@ -622,6 +622,14 @@ def test_test_series_may_be_longer_than_training_series(tmp_path):
     np.testing.assert_array_equal(data.test.inputs, pad_slowly(SERIES[2:4]))
 
 
+def test_padding_does_not_hide_that_float32_rounds(tmp_path):
+    x = np.pad(1e9 + np.arange(60.0).reshape(20, 1, 3), ((0, 0), (0, 0), (0, 2)), constant_values=np.nan)
+    np.savez(tmp_path / "my.npz", x=x, y=np.arange(20) % 2)
+    assert_refused(
+        make_option("data", "arrays", path=str(tmp_path / "my.npz")).load, "inputs", "which float32 rounds by up to"
+    )
+
+
 @pytest.mark.parametrize("scale", [1, 255])
 def test_bytes_with_lengths_are_scaled(scale, tmp_path):
     x = np.full((20, 1, 3), scale, np.uint8)
