@@ -26,14 +26,14 @@ def to_objects(series: Sequence[Any]) -> np.ndarray:
 def fill_padding(
     arrays: Mapping[str, Any], names: Sequence[str], lengths: str | None, channels: str, known: int | None
 ) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
-    """Return arrays whose padding repeats the first step, and which steps, (N, T), are no padding, by name.
+    """Return arrays without NaN as padding, and which steps, (N, T), are no padding, by name.
 
     names      the arrays of inputs, (N, channels, length) or in the order of `channels`, or a list of series as objects
     lengths    name of the array of lengths of the first one; that of NAME_test ends in _test, too
     known      the length T to which the series of a run are padded, if it is known
 
-    Without padding, and for other arrays than series, the arrays are returned unchanged. Filled numbers are those of
-    the series, so checks of their range are not affected. Raises OptionError for series that cannot be used.
+    Without padding, and for other arrays than series, the arrays are returned unchanged. Padding is filled with numbers
+    of another series at the same step, so it changes no range. Raises OptionError for series that cannot be used.
     """
     series: dict[str, np.ndarray] = {}
     steps: dict[str, np.ndarray] = {}
@@ -65,7 +65,9 @@ def fill_padding(
     for name, x in series.items():
         missing = (known or longest) - x.shape[-1]
         steps[name] = np.pad(steps[name], ((0, 0), (0, missing)))
-        longer = np.where(steps[name][:, None], np.pad(x, ((0, 0), (0, 0), (0, missing))), x[..., :1])
+        longer = np.pad(x, ((0, 0), (0, 0), (0, missing)))
+        others = longer[steps[name].argmax(0), :, np.arange(longer.shape[-1])].T  # of the first series with this step
+        longer = np.where(steps[name][:, None], longer, np.where(steps[name].any(0), others, 0).astype(x.dtype))
         filled[name] = np.moveaxis(longer, 1, -1) if channels == "last" else longer
     return filled, steps
 

@@ -622,8 +622,18 @@ def test_test_series_may_be_longer_than_training_series(tmp_path):
     np.testing.assert_array_equal(data.test.inputs, pad_slowly(SERIES[2:4]))
 
 
+def test_steps_that_no_series_has_are_padding(tmp_path):
+    np.savez(
+        tmp_path / "my.npz", x=np.pad(pad_slowly(SERIES), ((0, 0), (0, 0), (0, 2)), constant_values=np.nan), y=LABELS
+    )
+    data = make_option("data", "arrays", path=str(tmp_path / "my.npz")).load()
+    assert data.shape == (2, 7)
+    assert data.train.inputs[..., 5:].isnan().all()
+
+
 def test_padding_does_not_hide_that_float32_rounds(tmp_path):
-    x = np.pad(1e9 + np.arange(60.0).reshape(20, 1, 3), ((0, 0), (0, 0), (0, 2)), constant_values=np.nan)
+    x = np.stack([np.arange(20) * 1e8, 1e9 + np.arange(20)], 1)[:, None]
+    x[::2, :, 1] = np.nan
     np.savez(tmp_path / "my.npz", x=x, y=np.arange(20) % 2)
     assert_refused(
         make_option("data", "arrays", path=str(tmp_path / "my.npz")).load, "inputs", "which float32 rounds by up to"
