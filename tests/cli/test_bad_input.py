@@ -58,6 +58,8 @@ CASES = {
     ),
     # one or several options
     "key of an option not chosen": (["regularization.l2.strength=1"], ["regularization=l2 is not chosen"]),
+    "key of a misspelt option": (["diagnostic=[sharpness,noise]", "diagnostic.sharpnes.every=3"],
+                                 ["there is no option 'sharpnes'; did you mean sharpness?"]),
     "unknown key of an option of a list": (["regularization=l2", "regularization.l2.foo=1"], ["1 problem", "regularization.l2.foo  … l2 has no key foo; there is strength"]),
     "a key of another option of the list": (["regularization=[dropout,l2]", "regularization.l2.p=1"], ["1 problem", "regularization.l2.p  … l2 has no key p; there is strength"]),
     "a misspelled key of an option of a list": (["regularization=[dropout,l2]", "regularization.l2.strenght=1"], ["1 problem", "l2 has no key strenght; did you mean strength"]),

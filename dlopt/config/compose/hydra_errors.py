@@ -190,6 +190,8 @@ def _explain_unknown_key(key: str, cause: Any, static: StaticConfig) -> str:
         if isinstance(node, Mapping) and "_target_" in node:
             return _explain_unknown_inner_key(key, node, names, "")
         return f"{group}={option} is not chosen: add {group}={option}, or '{group}=[...,{option}]'"
+    if groups.takes_several(group) and parent != group and option not in names:
+        return f"there is no option '{option}'{did_you_mean(option, groups.list_option_names(group))}"
     if group == nested_options.SCHEDULES and option:
         return f"{group}.{option} has no schedule yet: choose it, {group}.{option}=cosine"
     if "/" in key:
