@@ -70,11 +70,9 @@ def add_missing_keys(content: Mapping[str, Any]) -> dict[str, Any]:
     if "batch_size" in content:  # the configuration has settings
         content |= {key: value for key, value in ADDED_SETTINGS.items() if key not in content}
     for name, node in content.items():
-        if isinstance(node, dict) and (added := ADDED_KEYS.get(str(node.get("_target_")))):
-            content[name] = {**added, **node}
-    data = content.get("data")
-    if isinstance(data, dict) and "_target_" in data:
-        content["data"] = {**ADDED_DATA_KEYS, **data}
+        if isinstance(node, dict) and "_target_" in node:
+            added = ADDED_KEYS.get(str(node["_target_"]), {}) | (ADDED_DATA_KEYS if name == "data" else {})
+            content[name] = node | {key: value for key, value in added.items() if key not in node}
     return content
 
 

@@ -31,6 +31,8 @@ def test_the_configuration_is_read_as_it_was_written(run):
         "optimizer": {"_target_": "dlopt.optimizer.sgd.SGD", "lr": 1e-5},
         "name": "2026-01-01",
         "arch": {"widths": [1, 2]},
+        "loss": {"_target_": "dlopt.loss.hinge.Hinge", "class_weights": None, "margin": 1.0},
+        "data": {"_target_": "dlopt.data.digits.Digits", "path": None, "order": "once"},
     }
     write_config(run, content)
     assert load_config(run) == load_config(run, trust=True) == content
