@@ -287,13 +287,14 @@ def test_an_error_of_reading_ahead_is_raised_at_its_own_step(monkeypatch):
         draw(bad)
 
 
-def test_reading_ahead_leaves_the_number_of_threads_as_it_is():
+def test_reading_ahead_takes_one_thread_and_leaves_the_others():
+    threads = []
     before = torch.get_num_threads()
     torch.set_num_threads(2)
     try:
-        draw = batches(map_split(split(23)), 4)
-        draw(0)
+        batches(map_split(split(23), lambda x: threads.append(torch.get_num_threads()) or torch.from_numpy(x)), 4)(0)
         assert torch.get_num_threads() == 2
+        assert set(threads[1:]) == {1}  # the first one is of the shape
     finally:
         torch.set_num_threads(before)
 
