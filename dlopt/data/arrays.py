@@ -25,6 +25,7 @@ from dlopt.data._array_inputs import (
     note_channels,
 )
 from dlopt.data._keras_names import rename_keras
+from dlopt.data._npy_files import MemoryMap
 from dlopt.data._targets import TargetKindOption, TestFraction
 from dlopt.errors import OptionError, did_you_mean, join_truncated
 from dlopt.parts import Data, Dataset, Split
@@ -88,7 +89,7 @@ class ArrayData(Data):
     time: str | None
     lengths: str | None
     channels: Channels
-    memory_map: _npy_files.MemoryMap
+    memory_map: MemoryMap
     kind: TargetKindOption
 
     def load(self) -> Dataset:

@@ -52,8 +52,8 @@ def files(here):
         "own/arch/mlp.yaml": "# not used: dlopt has an option of this name\n# me\nwidths: [9]\n",
         "own/mood/good.yaml": "# a user-defined group\n# me\nvalue: 1\n",
         "own/hydra/sweeper/mine.yaml": "# mine\n# me\ndefaults:\n  - grid\n  - _self_\nn_trials: 7\n",
-        "my_rule.py": "from typing import Literal\nfrom dlopt.parts import Optimizer\n\n\nclass Base(Optimizer):\n    lr: float\n\n\n"
-        "class Sign(Base):\n    mode: Literal['hard', 'soft']\n    nesterov: bool\n\n\n"
+        "my_rule.py": "from dataclasses import dataclass\nfrom typing import Literal\nfrom dlopt.parts import Optimizer\n\n\n@dataclass\nclass Base(Optimizer):\n    lr: float\n\n\n"
+        "@dataclass\nclass Sign(Base):\n    mode: Literal['hard', 'soft']\n    nesterov: bool\n\n\n"
         "def net(inputs, depth: Literal[2, 3], *, bias: bool = True): ...\n",
         "data file.pt": "",
         "data/x": "",
@@ -359,7 +359,7 @@ def test_an_option_may_choose_options_of_other_groups(files):
     )
     assert complete(f"{OWN} data=line loss.") == ["loss.margin="]
     assert complete(f"{OWN} data=line loss=mse loss.") == ["loss.metrics="]
-    assert complete(f"{OWN} loss.") == ["loss.metrics="]
+    assert complete(f"{OWN} loss.") == ["loss.class_weights=", "loss.metrics="]
     (files / "own/experiment").mkdir()
     (files / "own/experiment/paper.yaml").write_text(
         "# @package _global_\ndefaults:\n  - override /data: line\nseed: 7\n"

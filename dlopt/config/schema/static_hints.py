@@ -44,10 +44,15 @@ def read_fields(target: str) -> dict[str, Hint]:
         match inner:
             case ast.FunctionDef(name="__init__"):
                 return _parameters(inner, module)
-            case ast.AnnAssign(target=ast.Name(id=field), annotation=hint):
+            case ast.AnnAssign(target=ast.Name(id=field), annotation=hint) if _is_dataclass(node):
                 if not field.startswith("_") and "ClassVar" not in ast.dump(hint):
                     fields[field] = hint, module
     return fields
+
+
+def _is_dataclass(node: ast.ClassDef) -> bool:
+    """Return whether annotated names in the body of a class are its fields."""
+    return any("'dataclass'" in ast.dump(decorator) for decorator in node.decorator_list)
 
 
 def _parameters(node: ast.FunctionDef, module: str) -> dict[str, Hint]:
