@@ -11,6 +11,8 @@ from typing import Any
 
 import torch
 
+from dlopt.base.diagnostic import Diagnostic
+from dlopt.formatting import format_count
 from dlopt.metrics.names import AVERAGE, SEARCH_FAILED, higher_is_better
 from dlopt.rundir.metrics_log import Row
 from dlopt.rundir.status import Status
@@ -83,13 +85,15 @@ class Lane:
         self.encoded_rows = bytearray(content["history"].numpy().tobytes())
         self.best = next((row for row in history if row["step"] == content["best_step"]), None)
 
-    def explain_end(self, status: Status, step: int, history: Sequence[Mapping[str, float]]) -> str:
+    def explain_end(self, status: Status, training: TrainState, history: Sequence[Mapping[str, float]]) -> str:
         """Return what there is to say about the end of the run besides its status."""
         if status == "diverged":
-            return f"the loss is not finite, seen after step {step}"
+            return f"the loss is not finite, seen after step {training.step}"
         if status != "done":
             return ""
-        return "; ".join(filter(None, (describe_chance_level(self.experiment, history), describe_failures(history))))
+        unmeasured = describe_unmeasured(self.experiment.diagnostic, training.step, training.per_epoch)
+        parts = (describe_chance_level(self.experiment, history), describe_failures(history), unmeasured)
+        return "; ".join(filter(None, parts))
 
 
 def describe_failures(rows: Sequence[Mapping[str, float]]) -> str:
@@ -100,6 +104,19 @@ def describe_failures(rows: Sequence[Mapping[str, float]]) -> str:
         return ""
     cause = "the loss falls no further within rounding, or optimizer.linesearch.max_evaluations is too small"
     return f"{failed:.0%} of the line searches found no acceptable step: {cause}"
+
+
+def describe_unmeasured(diagnostics: Mapping[str, Diagnostic], steps: int, per_epoch: int) -> str:
+    """Return which diagnostics have an interval longer than a run of `steps` steps; else an empty text."""
+    keys = [
+        f"diagnostic.{name}.every={diagnostic.every}"
+        for name, diagnostic in diagnostics.items()
+        if not diagnostic.at_evaluations and (diagnostic.interval(per_epoch) or 0) > steps
+    ]
+    if not keys:
+        return ""
+    length = f"{format_count(steps, 'step')} ({steps / per_epoch:.4g} epochs)"
+    return f"nothing was measured with {', '.join(keys)}: the run has only {length}"
 
 
 def summarize(

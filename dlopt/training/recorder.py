@@ -305,7 +305,7 @@ class Recorder:
                 seconds=self.seconds,
                 steps_per_second=self._steps_per_second(),
             )
-            lane.run.finish(status, summary, lane.explain_end(status, self.training.step, self.training.histories[i]))
+            lane.run.finish(status, summary, lane.explain_end(status, self.training, self.training.histories[i]))
             self.summaries[lane.index] = summary
         stay = sorted(set(range(len(self.lanes))) - {i for i, _ in leaving})
         self.lanes = [self.lanes[i] for i in stay]
