@@ -148,7 +148,7 @@ def plot_similarity(steps: Sequence[int], layers: Mapping[str, Tensor], heading:
         axes.set_xlabel("step")
         axes.set_ylabel("linear CKA to the end")
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-        figure.legend(loc="outside right upper", fontsize=8, ncols=-(-len(layers) // 24))
+        figure.legend(loc="outside right center", fontsize=8, ncols=-(-len(layers) // 16))
         return add_heading(figure, heading)
 
 

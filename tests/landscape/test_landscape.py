@@ -29,7 +29,7 @@ from dlopt.landscape.other_runs import compare_settings
 from dlopt.landscape.representation import center_products, compute_cka
 from dlopt.landscape.result_files import label_runs, name_run
 from dlopt.landscape.slices import Slice, SliceEvaluator, evaluate_slice
-from dlopt.report.landscape_figures import plot_contours, plot_profile, plot_surface
+from dlopt.report.landscape_figures import plot_contours, plot_profile, plot_similarity, plot_surface
 from dlopt.rundir.directory import RunDirectory
 
 KEY = prng.key(1)
@@ -258,6 +258,15 @@ def test_rounding_is_drawn_as_a_constant():
     contours = plot_contours(grid, values, "loss", "title")
     assert contours.axes[1].get_ylim() == pytest.approx((2, 2.002))
     assert plot_surface(grid, values, "loss", "title").axes[0].get_zlim()[1] > 2.001
+
+
+@pytest.mark.parametrize("count", [4, 16, 60])
+def test_the_names_of_layers_do_not_cover_the_heading(count):
+    layers = {f"hidden.{i}": torch.linspace(0.2, 1, 3) for i in range(count)}
+    figure = plot_similarity([0, 5, 9], layers, "outputs/2026-01-01/12-00-00-cnn-adam, last checkpoint (step 9), train")
+    figure.canvas.draw()
+    heading, names = (artist.get_window_extent() for artist in (figure._suptitle, figure.legends[0]))
+    assert not heading.overlaps(names)
 
 
 @pytest.mark.parametrize("points", [2, 3, 15, 51, 99, 100])
