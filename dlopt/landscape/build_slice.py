@@ -95,6 +95,9 @@ def slice_between(
     if len(others) == 1:
         low, high = (0.5 + extent * (end - 0.5) for end in LINE)
         axis = torch.linspace(low, high, points, dtype=torch.float64)
+        if axis[1] - axis[0] < 1 <= high:  # the points that are nearest to the runs become the runs themselves
+            for run in (0.0, 1.0):
+                axis[(axis - run).abs().argmin()] = run
         ends = (Mark(names[0], (0.0,)), Mark(names[1], (1.0,)))
         return Slice(w, (others[0] - w).unsqueeze(0), (axis,), (f"from {names[0]} to {names[1]}",), ends)
     directions = span_plane(w, others[0], others[1])

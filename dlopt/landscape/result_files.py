@@ -45,14 +45,15 @@ def name_run(run: RunDirectory) -> str:
 
 def label_runs(runs: Sequence[tuple[str, int]]) -> list[str]:
     """Return short labels of runs for a picture, given their paths and steps: the ends of the paths from where they
-    differ; with the steps if they are one run.
+    differ; with the steps if they are one run. The run 0 of a sweep is "run 0", as a number looks like a coordinate.
     """
     paths = [path for path, _ in runs]
     if len(set(paths)) < len(paths):
         return [f"{_shorten(PurePath(path).name)}, step {step:,}" for path, step in runs]
     folders = [PurePath(path).parts for path in paths]
     same = next((i for i, names in enumerate(zip(*folders, strict=False)) if len(set(names)) > 1), 0)
-    return [_shorten("/".join(parts[same:]) or path) for parts, path in zip(folders, paths, strict=True)]
+    labels = ["/".join(parts[same:]) or path for parts, path in zip(folders, paths, strict=True)]
+    return [_shorten(f"run {label}" if label.isdecimal() else label) for label in labels]
 
 
 def _shorten(label: str) -> str:

@@ -22,7 +22,7 @@ from dlopt.base.layout import Layout
 from dlopt.cli import main
 from dlopt.cli.landscape_flags import build_parser, check_flags, name_grid
 from dlopt.config.reopen.load_predictor import load_predictor
-from dlopt.landscape.build_slice import LANCZOS_STEPS, slice_along_eigenvectors, slice_at_random
+from dlopt.landscape.build_slice import LANCZOS_STEPS, slice_along_eigenvectors, slice_at_random, slice_between
 from dlopt.landscape.curvature import SplitCurvature
 from dlopt.landscape.directions import draw_direction, find_principal_directions, project, span_plane
 from dlopt.landscape.other_runs import compare_settings
@@ -279,10 +279,29 @@ def test_the_middle_of_an_axis_is_the_run_itself(points, extent):
     assert (0 in axis) == bool(points % 2)
 
 
+@pytest.mark.parametrize("points", [4, 7, 51, 100, 101])
+@pytest.mark.parametrize("extent", [0.6, 1.0, 1.3])
+def test_the_line_between_runs_has_a_point_at_each_run(points, extent):
+    predictor = make_predictor(make_network("mlp")[0])
+    (axis,) = slice_between(predictor, [predictor.w + 1], ["a", "b"], points, extent).axes
+    assert 0 in axis and 1 in axis
+    assert len(axis) == points and (axis.diff() > 0).all()
+    spacing = np.linspace(0.5 - extent, 0.5 + extent, points)
+    assert np.abs(axis.numpy() - spacing).max() <= 0.5 * (spacing[1] - spacing[0]) * (1 + 1e-9)
+
+
+@pytest.mark.parametrize(("points", "extent"), [(2, 1.0), (3, 1.0), (5, 0.25), (7, 20.0)])
+def test_few_points_or_a_short_line_may_miss_the_runs(points, extent):
+    predictor = make_predictor(make_network("mlp")[0])
+    (axis,) = slice_between(predictor, [predictor.w + 1], ["a", "b"], points, extent).axes
+    np.testing.assert_allclose(axis, np.linspace(0.5 - extent, 0.5 + extent, points))
+
+
 def test_labels_of_runs_are_short():
     assert label_runs([("outputs/1/a", 1), ("outputs/1/b", 2)]) == ["a", "b"]
     assert label_runs([("outputs/1/a", 1), ("outputs/2/a", 2), ("x", 3)]) == ["outputs/1/a", "outputs/2/a", "x"]
     assert label_runs([("outputs/a", 1), ("outputs/a", 2_000)]) == ["a, step 1", "a, step 2,000"]
+    assert label_runs([("sweep/0", 1), ("sweep/12", 2)]) == ["run 0", "run 12"]
     assert label_runs([("a", 1), ("a/b", 2)]) == ["a", "a/b"]
     assert label_runs([("a/" + "x" * 200, 1), ("b", 2)]) == ["..." + "x" * 25, "b"]
 
