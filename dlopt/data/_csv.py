@@ -90,13 +90,14 @@ def read_csv(file: Path, delimiter: str, encoding: str) -> TableText:
         if len(separator) != 1 or separator in '"\r\n':
             raise OptionError("delimiter", f"must be auto, {', '.join(DELIMITERS)} or one character, got {delimiter!r}")
     _files.check_memory(file, CELL * (text.count(separator) + text.count("\n")))
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator, skipinitialspace=True, strict=True)
     rows: list[list[str]] = []
     lines: list[int] = []
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator, skipinitialspace=True, strict=True)
+    blank = {number for number, line in enumerate(io.StringIO(text, newline=""), 1) if not line.strip()}
     try:
         first_line = 1
         for row in reader:
-            if len(row) > 1 or "".join(row).strip():  # else the line is empty
+            if len(row) > 1 or first_line not in blank:  # the line "" is a row with one empty cell
                 rows.append([cell.strip() for cell in row])
                 lines.append(first_line)
             first_line = reader.line_num + 1

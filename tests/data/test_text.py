@@ -265,6 +265,9 @@ def test_a_text_classifier_learns_and_predicts_other_texts(write, here, capsys):
     write([("good", "perhaps")], "labelled.csv")
     assert main(["evaluate", "last", "--data", "labelled.csv"]) == 2
     assert "unknown classes perhaps; the run was trained on no, yes" in capsys.readouterr().err
+    Path("new.csv").write_text('text\n"good"\n\n""\n"dull"\n')  # as csv.writer and pandas write an empty cell
+    assert main(["evaluate", "last", "--data", "new.csv", "--predictions", "out.csv"]) == 2
+    assert "empty text in line 4" in capsys.readouterr().err
     assert main(["show", "last"]) == 0
 
 
