@@ -24,7 +24,7 @@ class Polynomial(Data):
     large test error. Beyond, the solution of minimum norm becomes better again: double descent. init=zeros and gradient
     descent lead to it. Powers of z in place of P_k have no second descent, since they are nearly dependent. Set
     validation.fraction=0 to train on all n. With n = 20 and noise=0.3, least squares has the test error 0.10 at d = 3,
-    1e13 at d = 19 and 0.16 at d = 400.
+    3e13 at d = 19 and 0.16 at d = 400.
 
     Test targets have noise, too: their squared error is at least noise^2 in the mean. The numbers z and their noise are
     the same for every seed and degree.
