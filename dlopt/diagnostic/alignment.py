@@ -36,7 +36,7 @@ class Alignment(Diagnostic):
 
     Ill-conditioning: a step -lr g raises the quadratic model by lr^2 g'Hg / 2 - lr g'g, so it goes up once lr g'Hg / 2
     exceeds g'g, however small the gradient is. Then lr must shrink as the curvature grows. The flag judges gradient
-    descent with this lr, not a step that Adam takes.
+    descent with this lr, not a step that Adam takes. It is NaN if g'Hg is not finite.
 
     In float32, a change much smaller than 1e-7 of the loss drowns in rounding.
 
@@ -66,7 +66,7 @@ class Alignment(Diagnostic):
         }
         lr = record.lr.squeeze(-1) if isinstance(record.lr, Tensor) else record.lr
         if isinstance(lr, Tensor) or not math.isnan(lr):  # NaN for optimizers without a learning rate
-            tags["alignment/ill_conditioned"] = (lr * ghg / 2 >= gg).to(w.dtype)
+            tags["alignment/ill_conditioned"] = (lr * ghg / 2 >= gg).to(w.dtype).where(ghg.isfinite(), torch.nan)
         return tags, None
 
 

@@ -1,5 +1,7 @@
 """diagnostic=alignment against dense Hessians, exact quadratics and a fit by numpy."""
 
+import math
+
 import numpy as np
 import pytest
 import torch
@@ -52,6 +54,13 @@ def test_the_flag_is_raised_when_the_curvature_exceeds_the_slope(factor, flag, l
     lr = factor * 2 * (g @ g) / (g @ h @ g)
     tags = measure(objective, w, w - 0.1 * g, lr.unsqueeze(0) if lanes else lr.item())
     assert tags["ill_conditioned"] == flag
+
+
+def test_the_flag_is_unknown_if_the_curvature_is_not_finite():
+    problem, w = make_problem()
+    objective = make_objective(problem)
+    tags = measure(objective, torch.full_like(w, torch.nan), w, 0.1)
+    assert math.isnan(tags["ill_conditioned"])
 
 
 def fit_alpha(change, m_0, m_1):
