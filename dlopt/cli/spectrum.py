@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from dlopt.training.inference import Predictor
 
 NAMES = {"hessian": "Hessian", "gauss_newton": "Gauss-Newton matrix"}
+LANCZOS_STEPS, VECTORS = 80, 4
 EPILOG = """\
   dlopt spectrum                          the Hessian of the last run, at its last weights, on its training split
   dlopt spectrum RUN --checkpoint best    at the best weights; a number of steps: at a kept checkpoint
@@ -29,7 +30,8 @@ EPILOG = """\
   dlopt spectrum RUN --examples 1000      on random examples of the split
 
 The matrix is of the mean loss without penalties, in inference: dropout is off, and batch normalization uses its stored
-statistics. The picture and a CSV file of the Ritz values are written to RUN/spectrum/ or --out.
+statistics. The picture and a CSV file of the Ritz values are written to RUN/spectrum/ or --out,
+with names that tell the flags.
 """
 
 
@@ -44,10 +46,10 @@ def build_parser() -> ArgumentParser:
     parser.add_argument("--matrix", choices=tuple(NAMES), default="hessian", help="default hessian")
     parser.add_argument("--split", choices=("train", "val"), default="train", help="default train")
     parser.add_argument("--examples", type=parse_count, metavar="N", help="random examples of the split; default: all")
-    steps = "steps of each Lanczos process, which are products with the matrix; default 80"
-    parser.add_argument("--lanczos-steps", type=parse_count, default=80, metavar="N", help=steps)
-    vectors = "random vectors, each the start of a Lanczos process; default 4"
-    parser.add_argument("--vectors", type=parse_count, default=4, metavar="N", help=vectors)
+    steps = f"steps of each Lanczos process, which are products with the matrix; default {LANCZOS_STEPS}"
+    parser.add_argument("--lanczos-steps", type=parse_count, default=LANCZOS_STEPS, metavar="N", help=steps)
+    vectors = f"random vectors, each the start of a Lanczos process; default {VECTORS}"
+    parser.add_argument("--vectors", type=parse_count, default=VECTORS, metavar="N", help=vectors)
     parser.add_argument("--out", metavar="DIR", help="folder of the picture and the CSV file; default RUN/spectrum/")
     parser.add_argument("--title", metavar="TEXT", help="the title of the picture")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, ...")
@@ -102,11 +104,21 @@ def _analyse_run(run: RunDirectory, args: Any) -> int:
     print(f"{display_path(run.path)}: {what}, {counts}")
     print(f"{vectors} Lanczos process{'es' * (vectors > 1)} of {format_count(steps, 'step')}\n")
     print("\n\n".join("\n".join(format_spectrum(found)) for found in spectra))
-    stem = f"{args.matrix}-{args.split}-{args.checkpoint}"
+    stem = (f"{result_files.name_run(run)}-" if args.out else "") + _name_files(args)
     table = result_files.write_csv(folder / f"{stem}.csv", CSV_HEADER, list_rows(spectra))
     picture = _draw(spectra, f"{display_path(run.path)}, {what}", args.title, folder / f"{stem}.png")
     print(f"\n{display_path(table)}\n{display_path(picture)}")
     return 0
+
+
+def _name_files(args: Any) -> str:
+    """Return the name of the files without its ending: the flags that are not defaults tell spectra apart."""
+    facts = {
+        f"{args.lanczos_steps}steps": args.lanczos_steps != LANCZOS_STEPS,
+        f"{args.vectors}vectors": args.vectors != VECTORS,
+        f"{args.examples}examples": args.examples,
+    }
+    return "-".join([args.matrix, args.split, args.checkpoint, *(name for name, holds in facts.items() if holds)])
 
 
 def _load_kept(run: RunDirectory, args: Any) -> tuple[Predictor, list[str], list[str]]:

@@ -254,21 +254,34 @@ def read_csv(file):
 def test_the_command_writes_the_eigenvalues_of_each_kept_checkpoint(run, capsys):
     assert main(["spectrum", "--trust", "-q", "run", "--checkpoint", "all", "--vectors", "2", "--out", "mine"]) == 0
     out = capsys.readouterr().out
-    rows = read_csv("mine/hessian-train-all.csv")
+    rows = read_csv("mine/run-hessian-train-all-2vectors.csv")
     assert {row["step"] for row in rows} == {3, 6, 9}
-    assert (run.path.parent / "mine/hessian-train-all.png").read_bytes().startswith(b"\x89PNG")
+    assert (run.path.parent / "mine/run-hessian-train-all-2vectors.png").read_bytes().startswith(b"\x89PNG")
     assert "27 weights" in out and "48 examples" in out
     assert main(["show", "run", "--png", "curves"]) == 0
     assert capsys.readouterr().out.splitlines() == ["curves.png"]
     for step, name in ((3, "3"), (9, "last")):
         assert main(["spectrum", "--trust", "-q", "run", "--checkpoint", name, "--vectors", "2"]) == 0
-        one = read_csv(f"run/spectrum/hessian-train-{name}.csv")
+        one = read_csv(f"run/spectrum/hessian-train-{name}-2vectors.csv")
         assert one == [row for row in rows if row["step"] == step]
         assert {row["vector"] for row in one} == {0, 1}
     capsys.readouterr()
     assert main(["show", "run", "--png", "curves"]) == 0
-    pictures = [f"run/spectrum/hessian-train-{name}.png" for name in ("3", "last")]
+    pictures = [f"run/spectrum/hessian-train-{name}-2vectors.png" for name in ("3", "last")]
     assert capsys.readouterr().out.splitlines() == ["curves.png", *pictures]
+
+
+def test_spectra_of_other_flags_and_other_runs_have_files_of_their_own(run, capsys):
+    flags = ([], ["--examples", "7"], ["--vectors", "2"], ["--lanczos-steps", "3"], ["--matrix", "gauss_newton"])
+    for words in flags:
+        assert main(["spectrum", "--trust", "-q", "run", *words]) == 0
+    assert len(list(run.results("spectrum").glob("*.csv"))) == len(flags)
+    shutil.copytree(run.path, "other")
+    for name in ("run", "other"):
+        assert main(["spectrum", "--trust", "-q", name, "--out", "mine"]) == 0
+    assert {path.name for path in Path("mine").glob("*.csv")} == {
+        "run-hessian-train-last.csv", "other-hessian-train-last.csv"
+    }  # fmt: skip
 
 
 def spoil(run, name):
@@ -303,7 +316,7 @@ def test_checkpoints_that_cannot_be_used_are_named_and_left_out(names, left, mes
         spoil(run, name)
     assert main(["spectrum", "--trust", "-q", "run", "--checkpoint", "all", "--vectors", "1"]) == 0
     assert message in capsys.readouterr().err
-    assert {row["step"] for row in read_csv("run/spectrum/hessian-train-all.csv")} == left
+    assert {row["step"] for row in read_csv("run/spectrum/hessian-train-all-1vectors.csv")} == left
 
 
 def test_without_a_usable_checkpoint_nothing_is_computed(run, capsys):
