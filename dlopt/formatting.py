@@ -57,6 +57,11 @@ def format_count(count: int, what: str) -> str:
     return f"{count:,} {what}{'s' * (count != 1)}"
 
 
+def format_rate(rate: float) -> str:
+    """Return a number per second, with two digits if it is small: 0.32, 12, 1,234."""
+    return f"{rate:,.0f}" if rate >= 9.95 or rate == 0 else f"{rate:.2g}"
+
+
 def format_duration(seconds: float | None) -> str:
     """Return a duration as 12.3 s, 4:05 or 2:03:04; - for None."""
     if seconds is None:

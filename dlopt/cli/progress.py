@@ -13,7 +13,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemaini
 from rich.progress import Progress as Bars
 
 from dlopt import console as dlopt_console
-from dlopt.formatting import format_duration, format_metric
+from dlopt.formatting import format_duration, format_metric, format_rate
 from dlopt.metrics.names import select_headline
 from dlopt.report.summary import make_summary_table
 from dlopt.rundir.directory import RunDirectory
@@ -84,7 +84,7 @@ class Progress(Observer):
             self._last_print = now
             rate = self.rate
             time_left = f"  {format_duration((self.steps - self.step) / rate)} left" if rate else ""
-            print(f"step {self.step}/{self.steps}  {rate:,.0f}/s{time_left}  {self.metrics}", flush=True)
+            print(f"step {self.step}/{self.steps}  {format_rate(rate)}/s{time_left}  {self.metrics}", flush=True)
 
     def on_notice(self, notice: str) -> None:
         if not dlopt_console.quiet:
@@ -117,7 +117,7 @@ class Progress(Observer):
             "interrupted": f"interrupted after step {summary['step']}; the state is saved",
         }[status]
         rate = summary.get("steps_per_second")
-        print(headline + (f" ({rate:,.0f} steps per second)" if rate and status == "done" else ""))
+        print(headline + (f" ({format_rate(rate)} steps per second)" if rate and status == "done" else ""))
         if status == "done" and (message := run.status["message"]):
             print(f"warning: {message}")
         lines = {}
@@ -162,5 +162,7 @@ class Follower(Bars):
     def get_renderables(self) -> Any:
         p = self._progress
         for task in self.task_ids:
-            self.update(task, total=p.steps or None, completed=p.step, rate=f"{p.rate:,.0f}/s", metrics=p.metrics)
+            self.update(
+                task, total=p.steps or None, completed=p.step, rate=f"{format_rate(p.rate)}/s", metrics=p.metrics
+            )
         yield from super().get_renderables()
