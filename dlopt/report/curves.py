@@ -24,6 +24,8 @@ N_COLOURS, N_DASHES = 8, 4
 """Number of colours and dashes that tell the lines of a figure apart."""
 MIN_SPAN = 0.02
 """Smallest height of a vertical axis, as a fraction of its values: smaller changes are not magnified."""
+WIDE = 100
+"""Ratio of the largest to the smallest value above which two diagnostics are drawn on a logarithmic axis."""
 COLOURS = ("blue", "orange", "green", "magenta", "cyan", "red")
 
 
@@ -49,11 +51,21 @@ class Curve:
 
 @dataclass
 class Panel:
-    """The curves of one metric."""
+    """The curves of one metric.
+
+    may_be_log   whether the axis is logarithmic if the values are positive and differ by more than WIDE
+    """
 
     title: str
     metric: str
     curves: list[Curve] = field(default_factory=list)
+    may_be_log: bool = False
+
+    @property
+    def is_log(self) -> bool:
+        """Return whether the vertical axis is logarithmic."""
+        values = [y for curve in self.curves for y in curve.y]
+        return self.may_be_log and min(values) > 0 and max(values) > WIDE * min(values)
 
 
 def make_run_panels(rows: Sequence[Row], names: Sequence[str] = METRICS) -> list[Panel]:
@@ -91,7 +103,7 @@ def make_diagnostic_panels(rows: Sequence[Row]) -> list[Panel]:
         found = {key: points for key in pair if (points := _find_curve(rows, key))}
         curves = [Curve(key, *points, colour=i) for i, (key, points) in enumerate(found.items())]
         if curves:
-            panels.append(Panel(title, title, curves))
+            panels.append(Panel(title, title, curves, may_be_log=True))
     return panels
 
 

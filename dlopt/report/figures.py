@@ -139,7 +139,11 @@ def _plot_panel(axes: Axes, panel: Panel) -> None:
         if curve.spread is not None:
             y, sd = np.asarray(curve.y), np.asarray(curve.spread)
             axes.fill_between(curve.x, y - sd, y + sd, color=colour, alpha=0.18, linewidth=0)
-    axes.set_ylim(*widen_limits(*axes.get_ylim()))
+    if panel.is_log:
+        axes.set_yscale("log")
+        axes.yaxis.set_major_formatter(format_power)
+    else:
+        axes.set_ylim(*widen_limits(*axes.get_ylim()))
     axes.set_title(panel.title)
     axes.set_xlabel("epoch")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))

@@ -6,7 +6,7 @@ from matplotlib.image import imread
 
 from dlopt.report import figures
 from dlopt.report.classification import MAX_PLOT_CLASSES
-from dlopt.report.curves import Curve, Panel
+from dlopt.report.curves import Curve, Panel, make_diagnostic_panels
 
 ODD = r"a $\frac{ dollar$"
 """Not a formula, although it has the signs of one."""
@@ -60,6 +60,27 @@ def test_a_curve_of_one_measurement_is_a_point():
     curves = [Curve("a", [1.0], [1.0]), Curve("b", [1.0, 2.0], [1.0, 3.0])]
     lines = figures.plot_curves([Panel("", "loss", curves)], "").axes[0].lines
     assert [line.get_marker() for line in lines] == ["o", "None"]
+
+
+@pytest.mark.parametrize(
+    ("sharpness", "scale"),
+    [([50.0, 90.0], "log"), ([5e3, 9e3], "linear"), ([-1.0, 90.0], "linear"), ([0.0, 90.0], "linear")],
+)
+def test_a_sharpness_far_below_the_limit_is_still_seen_to_change(sharpness, scale):
+    rows = [
+        {"epoch": i + 1, "sharpness/preconditioned": value, "sharpness/limit": 38000.0}
+        for i, value in enumerate(sharpness)
+    ]
+    (panel,) = make_diagnostic_panels(rows)
+    axes = figures.plot_curves([panel], "x").axes[0]
+    assert axes.get_yscale() == scale
+    labels = [label.get_text() for label in axes.get_yticklabels()]
+    assert scale == "linear" or {"10²", "10³", "10⁴"} <= set(labels)
+
+
+def test_a_metric_keeps_its_linear_axis():
+    panel = Panel("loss", "loss", [Curve("training", [1.0, 2.0], [1e-4, 10.0])])
+    assert figures.plot_curves([panel], "x").axes[0].get_yscale() == "linear"
 
 
 def test_a_density_shows_the_number_of_eigenvalues_in_each_bucket():
