@@ -127,7 +127,7 @@ def _check_shape(
     uneven = [(line, len(row)) for row, line in zip(rows, lines, strict=True) if len(row) != len(header)]
     if uneven:
         line, cells = uneven[0]
-        more = f", and so has {format_count(len(uneven) - 1, 'other line')}" if len(uneven) > 1 else ""
+        more = f"; {format_count(len(uneven) - 1, 'other line')} of a wrong length" if len(uneven) > 1 else ""
         widths = f"{format_count(cells, 'cell')} for {format_count(len(header), 'column')}"
         raise OptionError("path", f"{file}: line {line} has {widths}{more}")
     if len(rows) == 1:

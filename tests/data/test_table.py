@@ -689,7 +689,7 @@ REFUSED = {
     "no first line": (lines("1,2", ["3,4"] * 9), {}, "path", ["begins with numbers", "names"]),
     "a column without a name": (lines("x,,y", ["0,1,2"] * 9), {}, "path", ["column 2 has no name"]),
     "two columns of one name": (lines("x,x,y", ["0,1,2"] * 9), {}, "path", ["more than one column", "x"]),
-    "fields": (lines("x,y", ["1,2", "1,2,3", "1,2", "4"]), {}, "path", ["line 3 has 3 cells for 2 columns", "1 other line"]),
+    "fields": (lines("x,y", ["1,2", "1,2,3", "1,2", "4"]), {}, "path", ["line 3 has 3 cells for 2 columns; 1 other line of a wrong length"]),
     "a quoted empty cell as a row": (lines("x,y", ["1,2", '""', "3,4"]), {}, "path", ["line 3 has 1 cell for 2 columns"]),
     "a quoted empty cell alone": ('""\n', {}, "path", ["must hold the names"]),
     "empty": ("", {}, "path", ["is empty"]),
