@@ -67,6 +67,8 @@ class Dataset:
     out.
 
     tokens is the number of different tokens, including the padding, if the inputs are sequences of tokens.
+    predicts_next is whether the target of a step is the token of the next step. A network that sees later steps is then
+    refused, since it would copy its targets.
 
     is_labeled is False for other data without targets, which are only to be predicted: their targets are zeros. source,
     for other data, is the table that they come from.
@@ -84,6 +86,7 @@ class Dataset:
     tokens: int | None = None
     is_labeled: bool = True
     source: SourceRows | None = None
+    predicts_next: bool = False
 
     @property
     def kind(self) -> TargetKind:

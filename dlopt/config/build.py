@@ -18,6 +18,7 @@ from dlopt import parts
 from dlopt.base.group import declared_groups
 from dlopt.config.checks import compatibility, schedules, splits
 from dlopt.config.checks.forward_probe import (
+    check_causality,
     check_mean,
     check_smallest_batch,
     choose_threads,
@@ -163,10 +164,10 @@ def _build(
         if metrics is not None and fitted is None and saved is None and problems.has_no_problem("batch_size"):
             check_smallest_batch(model, train, settings.value, data.value.option.drop_last, problems)
             check_mean(model, train, loss, settings.value, problems)
-        validates = prepared.value.validation is not None
+            check_causality(model, train, encoded.value.dataset, problems)
         check_metrics(
             metrics,
-            validates,
+            prepared.value.validation is not None,
             settings.value,
             components.by_group,
             problems,

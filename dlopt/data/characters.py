@@ -33,7 +33,8 @@ class Characters(Data):
     The text is cut into three parts in its order: training, validation and test. Each part is cut into windows, one
     after the other; characters after the last whole window are left out. A window of inputs c_1 ... c_T has the
     targets c_2 ... c_(T+1). The loss is the mean cross-entropy per character in nats; divided by log 2, it is in bits.
-    A network sees nothing before its window, so its first predictions are worse.
+    A network sees nothing before its window, so its first predictions are worse. Its targets are among the later
+    inputs, so a network that sees those is refused, such as arch.bidirectional=true.
 
     Classes are the characters of the training part in the order of Unicode. Tokens are the classes + 2: 0 is padding,
     and 1 stands for characters that the training part lacks. These are not scored as targets, and a notice counts them.
@@ -123,7 +124,7 @@ def _make_dataset(
             raise OptionError("path", f"{name} has no character of the training text")
     names = tuple(NAMES.get(character, character) for character in vocabulary)
     dataset = Dataset(splits["train"], splits["test"], len(names), names, encoding, _list_unknown(texts, vocabulary))
-    return replace(dataset, validation=splits.get("validation"), tokens=FIRST + len(names))
+    return replace(dataset, validation=splits.get("validation"), tokens=FIRST + len(names), predicts_next=True)
 
 
 def _list_unknown(texts: Mapping[str, str], vocabulary: str) -> tuple[str, ...]:

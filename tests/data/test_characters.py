@@ -2,8 +2,9 @@
 
 import pytest
 import torch
-from helpers import assert_refused, make_option
+from helpers import assert_refused, build_experiment, make_option
 
+from dlopt.config.problems import ConfigError
 from dlopt.data.characters import SHIPPED
 
 TEXT = "the cat sat on the mat\n" * 20
@@ -119,3 +120,17 @@ def test_other_texts_that_cannot_be_scored_are_refused(write):
     assert_refused(lambda: write("жж").load_like(encoding), "path", "no character of the training text")
     assert_refused(lambda: write(TEXT).load_like({"classes": []}), "path", "trained on characters")
     assert_refused(make_option("data", "characters", path="no.txt").load, "path", "there is no file no.txt")
+
+
+BOTH = "bidirectional=true"
+LOOKING_AHEAD = {"lstm": BOTH, "gru": BOTH, "rnn": BOTH, "transformer": "causal=false"}
+
+
+@pytest.mark.parametrize("arch", LOOKING_AHEAD)
+def test_networks_that_see_their_targets_are_refused(arch, write):
+    path, looking_ahead = write(TEXT).path, f"arch.{LOOKING_AHEAD[arch]}"
+    keys = ["data=characters", f"data.path={path}", "data.length=5", f"arch={arch}", "arch.width=8", "batch_size=16"]
+    build_experiment(*keys)
+    with pytest.raises(ConfigError, match="sees later steps, and its targets are the tokens of the next step"):
+        build_experiment(*keys, looking_ahead)
+    build_experiment(*keys, looking_ahead, "data.length=1")  # there is no later step

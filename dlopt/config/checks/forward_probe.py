@@ -265,6 +265,20 @@ def check_smallest_batch(
         problems.add("batch_size", f"{cause}; use another, or {remedy}")
 
 
+def check_causality(model: nn.Module, train: parts.Split, dataset: parts.Dataset, problems: Problems) -> None:
+    """Check that no output depends on later tokens if they are the targets; those of the second half are changed."""
+    if not dataset.predicts_next or dataset.tokens is None:
+        return
+    x = _take_two(train, torch.float32)[0]
+    half = x.shape[1] // 2
+    changed = x.clone()
+    changed[:, half:] = torch.where(x[:, half:] == 0, 0, 1 + x[:, half:] % (dataset.tokens - 1))  # 0 is padding
+    before, after = (_infer(model, inputs)[:, :half] for inputs in (x, changed))
+    if not torch.allclose(before, after, rtol=1e-4, atol=1e-6, equal_nan=True):
+        wrong = f"{type(model).__name__} sees later steps, and its targets are the tokens of the next step"
+        problems.add("arch", f"{wrong}: use arch.bidirectional=false, or arch.causal=true for a transformer")
+
+
 def check_mean(model: nn.Module, train: parts.Split, loss: parts.Loss, settings: Settings, problems: Problems) -> None:
     """Check that the loss of two examples is the mean of their losses, if it will be computed in micro-batches."""
     if settings.micro_batch_size is None or len(train) < 2:
