@@ -174,7 +174,7 @@ def test_recurrent_layers_of_torch_have_gradients_of_examples(normalizes, layer,
     """They have no rule for vmap in some precisions."""
     torch.manual_seed(3)
     problem = Problem(
-        Recurrent(layer, *[make_option("normalization", "batch")(4, 1)] * normalizes).to(dtype), CrossEntropy([])
+        Recurrent(layer, *[make_option("normalization", "batch")(4, 1)] * normalizes).to(dtype), CrossEntropy([], None)
     )
     w = torch.nn.utils.parameters_to_vector(problem.model.parameters()).detach()
     x, y = draw_data()
