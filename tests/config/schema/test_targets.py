@@ -37,7 +37,7 @@ def test_each_option_is_instantiated_as_by_hydra(request):
 
 def test_a_component_shares_no_list_with_its_configuration(without_hydra):
     node = {"_target_": "dlopt.data.table.TableData", "drop": ["a"], "categorical": [], "path": None, "target": None,
-            "missing": "fill", "delimiter": "auto", "test_fraction": 0.2, "kind": "auto", "encoding": "auto",
+            "missing": "fill", "delimiter": "auto", "decimal": "auto", "test_fraction": 0.2, "kind": "auto", "encoding": "auto",
             "standardize_target": True, "dates": [], "date_format": "auto", "group": None, "time": None,
             "validation_path": None, "test_path": None,
             "train_size": None, "label_noise": 0.0, "drop_last": False, "order": "reshuffle"}  # fmt: skip
