@@ -176,9 +176,17 @@ class ArrayData(Data):
             rows = data_targets.split_test(targets, self.test_fraction, groups, times)
             train, test_split = (Split(select_inputs(train.inputs, i), targets[i]) for i in rows)
             groups, times = (None if units is None else units[rows[0]] for units in (groups, times))
-        notices = note_channels(arrays[self.inputs], self.inputs, self.channels) if saved is None else ()
+        notices = () if saved is not None else self._list_notices(arrays[self.inputs], targets)
         dataset = Dataset(train, test_split, outputs, names, encoding, notices, groups=groups, times=times)
         return replace(dataset, is_labeled=is_labeled)
+
+    def _list_notices(self, x: Any, targets: torch.Tensor) -> tuple[str, ...]:
+        """Return notices for inputs and targets that are probably not meant as they are read."""
+        notices = note_channels(x, self.inputs, self.channels)
+        if self.kind != "auto" or not _is_one_hot(targets):
+            return notices
+        looks = f"each row of {self.target} has a single 1, as one-hot classes do, but floats are numbers"
+        return (*notices, f"{looks}; store {self.target}.argmax(1) to predict classes")
 
     def _make_inputs(
         self,
@@ -290,6 +298,13 @@ class ArrayData(Data):
             new = join_truncated(name for i, name in enumerate(names) if i not in training)
             raise OptionError("target", f"{self.target}_test has classes that {self.target} lacks: {new}")
         return y, len(names), names
+
+
+def _is_one_hot(targets: torch.Tensor) -> bool:
+    """Return whether targets are floats of which each row has one 1 and is 0 elsewhere, for two outputs or more."""
+    if not targets.is_floating_point() or targets.ndim != 2 or targets.shape[1] < 2:
+        return False
+    return bool(((targets == 0) | (targets == 1)).all() and (targets.sum(1) == 1).all())
 
 
 @contextmanager

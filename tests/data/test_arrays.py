@@ -706,3 +706,12 @@ def test_a_run_on_padded_series_gives_what_single_series_give(how, here):
     for row, series in zip(outputs, SERIES, strict=True):
         single = predictor.predict(torch.from_numpy(series)[None])
         torch.testing.assert_close(row, single[0], rtol=1e-5, atol=1e-6)
+
+
+def test_one_hot_rows_of_floats_are_reported(load):
+    rows = np.eye(3)[Y]
+    (notice,) = load({"x": X, "y": rows}).notices
+    assert "y has a single 1" in notice and "store y.argmax(1)" in notice
+    assert load({"x": X, "y": rows}, kind="numbers").notices == ()  # chosen
+    for y in (0.9 * rows + 0.05, rows + rows[::-1], Y + 0.5):
+        assert load({"x": X, "y": y}).notices == ()
