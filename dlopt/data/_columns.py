@@ -6,7 +6,6 @@ or dictionary, is stored with the run.
 
 from __future__ import annotations
 
-import itertools
 import math
 import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -17,7 +16,8 @@ import numpy as np
 from torch import Tensor
 
 from dlopt.data import _dates
-from dlopt.data._csv import Cell, TableCells, format_count, is_number, parse_code
+from dlopt.data._cells import Cell, TableCells, hold_numbers, is_number, parse_code, to_floats
+from dlopt.data._csv import format_count
 from dlopt.errors import OptionError, join_truncated
 
 FEW, MANY = 20, 50
@@ -130,7 +130,7 @@ class Categories:
             by_number = {number: i for category, i in code.items() if (number := parse_code(category)) is not None}
             others = {cell: parse_code(cell) for cell in set(cells) - code.keys()}
             code |= {cell: by_number[number] for cell, number in others.items() if number in by_number}
-        return np.array([code.get(cell, -1) for cell in cells], dtype=np.int64)
+        return np.fromiter((code.get(cell, -1) for cell in cells), np.int64, len(cells))
 
     def fit(self, name: str, inputs: Tensor, rows: Any) -> Categories:
         return self
@@ -184,16 +184,16 @@ def detect_column(name: str, table: TableCells, kind: str | None, date_format: s
     date_format   data.date_format
     """
     cells = table.columns[name]
-    present = [cell for cell in cells if cell is not None]
-    if not present:
+    if cells.count(None) == len(cells):
         raise OptionError("missing", f"{name} has no value in any row; set data.drop=[{name}]")
     if kind == "dates":
         found = _dates.find_format(name, table, date_format)
         return Dates(found.text, found.time_of_day)
     if kind is None:
-        if all(map(is_number, present)):
+        if hold_numbers(cells):
             return Numbers()
         refuse_mixed(name, table, "categorical", f"or set data.categorical=[{name}] or data.drop=[{name}]")
+    present = [cell for cell in cells if cell is not None]
     categories = _merge_equal_numbers(sorted(set(present)))
     if kind is None and len(categories) > max(FEW, len(present) / 2):
         dates = f"data.dates=[{name}], " if _dates.are_dates(categories) else ""
@@ -252,8 +252,8 @@ def list_notices(columns: Mapping[str, Column], table: TableCells, categorical: 
 
 def _is_identifier(cells: Sequence[Cell]) -> bool:
     """Return whether cells are whole numbers that increase from row to row."""
-    pairs = itertools.pairwise(math.nan if cell is None else float(cell) for cell in cells)
-    return all(a < b and a.is_integer() and b.is_integer() for a, b in pairs)
+    x = to_floats(cells)
+    return bool((x[:-1] < x[1:]).all() and (x == np.floor(x)).all())
 
 
 def _merge_equal_numbers(categories: list[str]) -> list[str]:
@@ -281,13 +281,17 @@ def _mean(name: str, x: Tensor, rows: Any) -> float:
 def read_numbers(name: str, table: TableCells) -> np.ndarray:
     """Return the numbers of a column, (N,) float64, and NaN for the missing ones."""
     cells = table.columns[name]
-    text = next((i for i, cell in enumerate(cells) if cell is not None and not is_number(cell)), None)
-    if text is not None:
+    if not hold_numbers(cells):
+        text = next(i for i, cell in enumerate(cells) if cell is not None and not is_number(cell))
         raise OptionError(
             "path", f"{name} was numeric in training, but has {cells[text]!r} in line {table.lines[text]}"
         )
-    x = np.array([math.nan if cell is None else float(cell) for cell in cells])
-    different, in_float32 = len(np.unique(x)), len(np.unique(x.astype(np.float32)))
+    x = to_floats(cells)
+    known = np.sort(x[~np.isnan(x)])
+    hole = int(len(known) < len(x))  # counts as one number
+    different, in_float32 = (
+        np.count_nonzero(np.diff(values)) + 1 + hole for values in (known, known.astype(np.float32))
+    )
     if different > 1 and 2 * in_float32 <= different:
         count = f"{different} different numbers, {in_float32} in float32"
         raise OptionError("drop", f"{name} has {count}; subtract the smallest one first")
@@ -297,9 +301,10 @@ def read_numbers(name: str, table: TableCells) -> np.ndarray:
 def refuse_mixed(name: str, table: TableCells, key: str, remedy: str) -> None:
     """Refuse text in a column in which half or more are numbers, and numbers written with commas."""
     cells = table.columns[name]
-    texts = [i for i, cell in enumerate(cells) if cell is not None and not is_number(cell)]
-    if not texts:
+    if hold_numbers(cells):
         return
+    words = {cell for cell in set(cells) if cell is not None and not is_number(cell)}
+    texts = [i for i, cell in enumerate(cells) if cell in words]
     present = len(cells) - cells.count(None)
     first = f"{cells[texts[0]]!r} in line {table.lines[texts[0]]}"
     if all(re.fullmatch(r"[-+]?[\d.]*(,\d+)+", cells[i] or "") for i in texts):

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from dlopt.data._csv import TableCells
+from dlopt.data._cells import TableCells
 from dlopt.errors import OptionError
 
 ISO = "ISO 8601"
@@ -87,12 +87,13 @@ def read_times(name: str, table: TableCells, date_format: str) -> np.ndarray:
     Raise OptionError for a cell of another format.
     """
     cells = table.columns[name]
-    times = {cell: None if cell is None else _read(cell, date_format) for cell in {*cells}}
+    times = {cell: None if cell is None else _read(cell, date_format) for cell in dict.fromkeys(cells)}
     wrong = next((cell for cell in cells if cell is not None and times[cell] is None), None)
     if wrong is not None:
         where = _locate(wrong, name, table)
         raise OptionError("path", f"{name} was a date as {date_format} in training, but has {where}")
-    return np.array([times[cell] for cell in cells], "datetime64[us]")
+    place = {cell: i for i, cell in enumerate(times)}
+    return np.array([*times.values()], "datetime64[us]")[np.fromiter(map(place.__getitem__, cells), np.int64)]
 
 
 def encode_times(times: np.ndarray, *, time_of_day: bool) -> np.ndarray:

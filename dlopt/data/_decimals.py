@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 from typing import Literal
 
-from dlopt.data._csv import Cell, TableCells, is_number
+from dlopt.data._cells import Cell, TableCells, is_number
 from dlopt.errors import OptionError
 
 Decimal = Literal["auto", "point", "comma"]

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from dlopt.data import _columns, _dates
-from dlopt.data._csv import Cell, TableCells, is_number, parse_code
+from dlopt.data._cells import Cell, TableCells, are_numbers, is_number, parse_code
 from dlopt.errors import OptionError
 
 
@@ -34,11 +34,11 @@ def select_keys(group: str | None, time: str | None) -> dict[str, str]:
 
 def number_groups(cells: Sequence[Cell]) -> Tensor:
     """Return the number of the group of each row of a table, (N,) int64. 1 and 1.0 are one group if all are numbers."""
-    are_numbers = all(map(is_number, cells))
+    are_codes = are_numbers(cells)
     number: dict[Cell | float, int] = {}
     groups = []
     for cell in cells:
-        code = parse_code(cell) if are_numbers else None
+        code = parse_code(cell) if are_codes else None
         groups.append(number.setdefault(cell if code is None else code, len(number)))
     return torch.tensor(groups)
 

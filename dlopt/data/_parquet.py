@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from dlopt.data import _files
-from dlopt.data._csv import CELL, TableText, check_names
+from dlopt.data._cells import TableText
+from dlopt.data._csv import CELL, check_names
 from dlopt.errors import OptionError
 
 MAGIC = b"PAR1"

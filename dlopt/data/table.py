@@ -12,8 +12,18 @@ import torch
 
 from dlopt.data import _columns, _dates, _files, _grouping, _own_splits
 from dlopt.data import _targets as data_targets
+from dlopt.data._cells import (
+    TableCells,
+    TableText,
+    are_numbers,
+    find_missing,
+    is_number,
+    parse_code,
+    select_rows,
+    to_floats,
+)
 from dlopt.data._columns import FEW
-from dlopt.data._csv import TableCells, TableText, format_count, is_number, parse_code, read_csv
+from dlopt.data._csv import format_count, read_csv
 from dlopt.data._decimals import Decimal, convert_commas
 from dlopt.data._parquet import is_parquet, read_parquet
 from dlopt.data._targets import TargetKindOption, TestFraction
@@ -164,7 +174,7 @@ class TableData(Data):
             "target": target,
             "names": list(names),
             "classes": [] if goal.is_floating_point() else list(names),
-            "text": not all(map(is_number, table.columns[target])),
+            "text": not are_numbers(table.columns[target]),
             "sha256": digest_files(files),
             "middle": 0.0,
             "scale": 1.0,
@@ -204,8 +214,8 @@ class TableData(Data):
         """Encode all rows; both splits hold them. Inputs that need statistics are float64, as unscaled targets are."""
         names = tuple(encoding["names"])
         if encoding["classes"]:
-            cells = np.array(table.columns[encoding["target"]])
-            values = cells if encoding["text"] else self._values(encoding["target"], table)
+            cells = table.columns[encoding["target"]]
+            values = np.array([*cells]) if encoding["text"] else self._values(encoding["target"], table)
             y = data_targets.encode_known_classes(values, names)
         else:
             y = torch.from_numpy(_columns.read_numbers(encoding["target"], table)).unsqueeze(1)
@@ -255,11 +265,11 @@ class TableData(Data):
         columns = {name: cells for name, cells in table.columns.items() if name not in dropped}
         holes = {name: cells.count(None) for name, cells in columns.items() if None in cells}
         if self.missing == "drop" and holes:
-            complete = [i for i, row in enumerate(zip(*columns.values(), strict=True)) if None not in row]
-            if not complete:
+            complete = np.flatnonzero(~np.any([find_missing(cells) for cells in columns.values()], axis=0))
+            if not len(complete):
                 raise OptionError("missing", "drop leaves no row: every row lacks a value; drop columns: data.drop")
-            columns = {name: [cells[i] for i in complete] for name, cells in columns.items()}
-            return table._replace(columns=columns, lines=[table.lines[i] for i in complete])
+            columns = {name: select_rows(cells, complete) for name, cells in columns.items()}
+            return table._replace(columns=columns, lines=[table.lines[i] for i in complete.tolist()])
         for key, name in needed.items():
             if name in holes:
                 first = table.lines[columns[name].index(None)]
@@ -285,8 +295,8 @@ class TableData(Data):
     def _values(self, name: str, table: TableCells) -> np.ndarray:
         """Return the cells of the target as integers, floats or text."""
         cells = table.columns[name]
-        if not all(map(is_number, cells)):
-            return np.array(cells)
-        values = np.array([float(cell or "") for cell in cells])
+        if not are_numbers(cells):
+            return np.array([*cells])
+        values = to_floats(cells)
         integers = self.kind == "auto" and (values == np.round(values)).all() and len(np.unique(values)) <= FEW
         return values.astype(np.int64) if integers else values

@@ -4,6 +4,7 @@ import calendar
 import csv
 import io
 import math
+import random
 from dataclasses import replace
 from datetime import datetime, timedelta
 
@@ -16,8 +17,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.preprocessing import OneHotEncoder
 
-from dlopt.data import _files
-from dlopt.data._csv import TableCells, read_csv
+from dlopt.data import _files, _large_csv
+from dlopt.data._cells import TableCells
+from dlopt.data._csv import read_csv
 from dlopt.errors import OptionError
 from dlopt.parts import Split
 
@@ -780,3 +782,119 @@ def test_another_table_may_spell_numbers_in_another_way(load, tmp_path):
     other.write_text(lines("i,code,y", [row.replace(",1,", ",1.0,") for row in rows]))
     same = replace(PLAIN, path=str(other), categorical=["code"]).load_like(data.encoding)
     assert torch.equal(join_splits(data)[0], same.test.inputs)
+
+
+# --------------------------------------------------------------------------------------------- large files
+
+WORDS = {
+    "integers": ["0", "1", "-2", "+3", "007", "20"],
+    "numbers": ["0.1", "-1.5", ".5", "5.", "1e3", "-2.5E-3", "1.7976931348623157e30", "0.30000000000000004", "1e-400"],
+    "odd": ["1", "1_000", "inf", "-nan", "1e39", "\u0663", "0x10", "1d5", "Infinity"],
+    "commas": ["1,5", "2.000,25", "3", "1.000"],
+    "texts": ["red", "Blue", "gr\u00fcn", "\u65e5\u672c", "\U0001f600", "a\u00a0b"],
+    "dates": ["2024-01-31", "2024-02-29", "1999-12-31", "2024-07-01T12:30:00+02:00"],
+}
+GAPS = ["", "NA", "nan", "NULL", "?", " n/a "]
+
+
+def write_random_table(seed):
+    """Return a table, its columns, and whether polars must read it: its quotes and its rows are simple."""
+    rng = random.Random(seed)
+    kinds = ["numbers", *rng.choices([*WORDS], k=rng.randint(1, 4))]
+    if "commas" in kinds:
+        kinds[0] = "commas"
+    delimiter = ";" if "commas" in kinds else rng.choice(",;\t|")
+    holes = rng.choice([0, 0, 0.1])
+
+    def write_cell(kind):
+        text = rng.choice(GAPS) if rng.random() < holes else rng.choice(WORDS[kind])
+        text = repr(rng.gauss(0, 1)) if kind == "numbers" and rng.random() < 0.5 else text
+        return rng.choice([text] * 6 + [f" {text} ", f'"{text}"', f'" {text}"'])
+
+    names = [f"{kind}{i}" for i, kind in enumerate(kinds[1:])]
+    rows = [["y", *names], *([write_cell(kind) for kind in kinds] for _ in range(rng.randint(2, 60)))]
+    is_simple = rng.random() < 0.7
+    if not is_simple:
+        row = rng.choice(rows)
+        row[rng.randrange(len(row))] = rng.choice(
+            ['a"b', ' "a"', '"a" ', '"a""b"', '"a\nb"', f'"a{delimiter}b"', "\x1c1", f"1{delimiter}2", "\n", '"a']
+        )
+    end = rng.choice(["\n", "\r\n", "\r"])
+    text = end.join(delimiter.join(row) for row in rows) + end * rng.randint(0, 2)
+    return rng.choice(["", "\ufeff"]) + text, names, is_simple
+
+
+def describe_loading(option):
+    """Return all that loading a table finds, or the error."""
+    _files.cache.clear()
+    try:
+        text = option._read(_files.find_file(option.path))
+        data = option.load()
+        fitted = fit(option)
+        again = option.load_like(fitted.encoding)
+    except OptionError as error:
+        return error.key, str(error)
+    arrays = [x.numpy().tobytes() for d in (data, fitted, again) for x in (d.train.inputs, d.train.targets)]
+    cells = {name: [*column] for name, column in text.to_cells().columns.items()}
+    source = [*map(list, again.source.cells)], [*again.source.rows]
+    groups = None if data.groups is None else data.groups.tolist()
+    return arrays, cells, source, repr(fitted.encoding), data.notices, again.notices, groups, [*text.lines]
+
+
+def assert_read_alike(file, monkeypatch, **keys):
+    option = replace(PLAIN, path=str(file), **keys)
+    small = describe_loading(option)
+    monkeypatch.setattr(_large_csv, "LARGE", 0)
+    assert describe_loading(option) == small
+    monkeypatch.undo()
+
+
+@pytest.mark.parametrize("seed", range(60))
+def test_polars_reads_what_the_csv_module_reads(tmp_path, monkeypatch, seed):
+    text, names, is_simple = write_random_table(seed)
+    file = tmp_path / "my.csv"
+    file.write_bytes(text.encode())
+    with monkeypatch.context() as context:
+        context.setattr(_large_csv, "LARGE", 0)
+        assert not is_simple or isinstance(read_csv(file, "auto", "auto"), _large_csv.LargeText)
+    dates = [name for name in names if "dates" in name]
+    for keys in ({"missing": "fill", "dates": dates}, {"missing": "drop", "kind": "classes"}, {"categorical": names}):
+        assert_read_alike(file, monkeypatch, **keys)
+    for key in ("group", "time", "target"):
+        assert_read_alike(file, monkeypatch, missing="drop", **{key: names[0]})
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "x,y\n1\n2,3,4\n5,6\n",  # as many cells as a table has
+        "x,y\n1,2\n\n3,4\n",
+        "x,y\n1,2\n  \n3,4\n",
+        "\nx,y\n1,2\n3,4\n",
+        "x,y\n1,2\n3,4,\n",
+        "x,y\n",
+        "x,y",
+        "y\n1\n2\n",
+        "y,y\n1,2\n3,4\n",
+        ",y\n1,2\n3,4\n",
+        ",x,y\n0,1,2\n1,3,4\n",
+        "1,2\n3,4\n5,6\n",
+        '"a\nb",y\n1,2\n3,4\n',
+        'x,y\n"1\n",2\n3,4\n',
+        'x,y\n"a,2\nb",4\n',
+        'x,y\n"a"",2\nb",4\n',
+        "x,y\n\ufeff1,2\n3,4\n",
+        "x,y\nx\x01,2\n3,4\n",
+        "x,y\n\x1f1,2\n3,4\n",
+        "x,y\n" + "1" * 140_000 + ",2\n3,4\n",
+        "x y\n1 2\n3  4\n",
+        "x,y\r1,2\r\n3,4\n",
+        "x,y\n1,1.5\n1e39,2.5\n3,3\n4,4\n5,5\n6,6\n",
+        "x,y\n,1\nNA,2\n,3\n",
+    ],
+)
+def test_polars_leaves_odd_files_to_the_csv_module(tmp_path, monkeypatch, text):
+    file = tmp_path / "my.csv"
+    file.write_bytes(text.encode())
+    for keys in ({}, {"delimiter": " "}, {"missing": "fill"}):
+        assert_read_alike(file, monkeypatch, **keys)
