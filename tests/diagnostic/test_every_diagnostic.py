@@ -103,9 +103,12 @@ def test_it_measures_at_rows_or_at_every_n_steps(option, tmp_path):
 
 
 SERIES = ("data=custom", "data._target_=mine.Blobs", "+data.shape=[1,8]")
+IMAGES = ("data=custom", "data._target_=mine.Blobs", "+data.shape=[1,9,9]")
 CUSTOM = ("data=custom", "data._target_=mine.Blobs", "arch=custom")
 NETWORKS = {
     **{name: (*SERIES, f"arch={name}") for name in list_options("arch") if name not in ("custom", "quadratic", "surface")},
+    **{name: (*SERIES, f"arch={name}", "arch.width=0.05") for name in ("vgg", "googlenet")},
+    **{name: (*IMAGES, f"arch={name}") for name in ("deepobs_2c2d", "deepobs_3c3d")},
     "quadratic": ("data=quadratic", "arch=quadratic"),
     "surface": ("data=none", "arch=surface", "batch_size=full"),
     "lstm of torch": (*CUSTOM, "arch._target_=mine.Recurrent"),
