@@ -87,3 +87,16 @@ def encode_known_classes(values: np.ndarray, names: Sequence[str]) -> Tensor:
 
 def _class_name(value: Any) -> str:
     return repr(value).removesuffix(".0") if isinstance(value, float) else str(value)
+
+
+def is_one_hot(targets: Tensor) -> bool:
+    """Return whether targets are floats of which each row has one 1 and is 0 elsewhere, for two outputs or more."""
+    if not targets.is_floating_point() or targets.ndim != 2 or targets.shape[1] < 2:
+        return False
+    return bool(((targets == 0) | (targets == 1)).all() and (targets.sum(1) == 1).all())
+
+
+def make_placeholder(shape: tuple[int, ...], saved: Mapping[str, Any]) -> np.ndarray:
+    """Return targets for inputs without any: the first class, or zeros."""
+    classes = saved.get("classes")
+    return np.full(shape, classes[0]) if classes else np.zeros((*shape, saved.get("outputs", 1)))

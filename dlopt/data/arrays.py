@@ -34,6 +34,8 @@ from dlopt.storage.fingerprint import digest_files, fingerprint_files
 from dlopt.storage.mapped_array import MappedArray
 
 SUFFIXES = (".npz", ".pt", ".npy")
+VALIDATION_ENDS = ("_val", "_valid", "_validation")
+"""Ends of the names of inputs for validation, which are read from a file of their own."""
 LABEL = 70
 """Measured bytes per target while classes are encoded; text takes three times its own size more."""
 
@@ -135,7 +137,7 @@ class ArrayData(Data):
         is_labeled = self.target in arrays
         if not is_labeled:
             x = arrays[self.inputs]
-            arrays = {self.inputs: x, self.target: _make_placeholder(x.shape[:1], saved or {})}
+            arrays = {self.inputs: x, self.target: data_targets.make_placeholder(x.shape[:1], saved or {})}
         pairs = [(self.inputs, self.target)]
         test = (f"{self.inputs}_test", f"{self.target}_test")
         if (test[0] in arrays) != (test[1] in arrays):
@@ -183,7 +185,7 @@ class ArrayData(Data):
     def _list_notices(self, x: Any, targets: torch.Tensor) -> tuple[str, ...]:
         """Return notices for inputs and targets that are probably not meant as they are read."""
         notices = note_channels(x, self.inputs, self.channels)
-        if self.kind != "auto" or not _is_one_hot(targets):
+        if self.kind != "auto" or not data_targets.is_one_hot(targets):
             return notices
         looks = f"each row of {self.target} has a single 1, as one-hot classes do, but floats are numbers"
         return (*notices, f"{looks}; store {self.target}.argmax(1) to predict classes")
@@ -235,6 +237,10 @@ class ArrayData(Data):
         for key, name in needed.items():
             if name not in stored and (key != "target" or needs_target):
                 raise OptionError(key, f"there is no array '{name}' in {file}{did_you_mean(name, stored)}")
+        unused = [name for end in VALIDATION_ENDS if (name := f"{self.inputs}{end}") in stored]
+        if unused and needs_target and self.validation_path is None:
+            remedy = f"store them as {self.inputs} and {self.target} in a file of their own: data.validation_path=FILE"
+            raise OptionError("path", f"{file} holds {unused[0]}, which is not read; {remedy}")
         names = (*needed.values(), *(f"{name}_test" for name in (self.inputs, self.target, self.lengths)))
         return {name: _plain(stored[name], name, file) for name in names if name in stored}
 
@@ -300,13 +306,6 @@ class ArrayData(Data):
         return y, len(names), names
 
 
-def _is_one_hot(targets: torch.Tensor) -> bool:
-    """Return whether targets are floats of which each row has one 1 and is 0 elsewhere, for two outputs or more."""
-    if not targets.is_floating_point() or targets.ndim != 2 or targets.shape[1] < 2:
-        return False
-    return bool(((targets == 0) | (targets == 1)).all() and (targets.sum(1) == 1).all())
-
-
 @contextmanager
 def _open_archive(file: Path, key: str) -> Iterator[_npz.NpzArrays]:
     """Open an .npz file. Errors become an OptionError at the key."""
@@ -347,9 +346,3 @@ def _plain(value: Any, name: str, file: Path) -> Any:
     if not isinstance(value, np.ndarray):
         raise OptionError("path", f"{name} in {file} is a {type(value).__name__}, not a tensor")
     return value
-
-
-def _make_placeholder(shape: tuple[int, ...], saved: Mapping[str, Any]) -> np.ndarray:
-    """Return targets for inputs without any: the first class, or zeros."""
-    classes = saved.get("classes")
-    return np.full(shape, classes[0]) if classes else np.zeros((*shape, saved.get("outputs", 1)))

@@ -404,6 +404,8 @@ def test_the_names_of_keras_are_recognized(load):
     assert torch.equal(data.train.inputs, torch.from_numpy(X[:40]))
     assert torch.equal(data.test.inputs, torch.from_numpy(X[40:]))
     assert data.train.targets.tolist() == Y[:40].tolist()
+    validated = {"x_train": X[:40], "y_train": Y[:40], "x_val": X[40:], "y_val": Y[40:]}
+    assert_refused(lambda: load(validated), "path", "holds x_val, which is not read", "data.validation_path=FILE")
     named = load({"a_train": X, "y": Y}, inputs="a")
     assert len(named.train) + len(named.test) == 60
     assert_refused(lambda: load({"x_train": X, "y": Y}, inputs="z"), "inputs", "no array 'z'")
