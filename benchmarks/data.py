@@ -26,7 +26,13 @@ class Synthetic(Data):
 
 def load_examples(name: str) -> tuple[Tensor, Tensor]:
     """Return the training inputs and targets of a case."""
-    fields: dict[str, Any] = {"path": None, "train_size": None, "label_noise": 0.0, "drop_last": False}
+    fields: dict[str, Any] = {
+        "path": None,
+        "train_size": None,
+        "label_noise": 0.0,
+        "drop_last": False,
+        "order": "reshuffle",
+    }
     data: Data
     if name == "fashion_mnist":
         data = FashionMNIST(**fields, url=None, verify=True)
