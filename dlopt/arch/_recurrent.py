@@ -10,39 +10,45 @@ from torch import Tensor, nn
 
 from dlopt.arch._steps import Pooling, check_shape, pool_steps, read_steps, reverse_steps
 from dlopt.base.kernels import may_use_fused_kernels
+from dlopt.ranges import Count
 
 
 class RecurrentNetwork(nn.Module):
-    """Layers of recurrent cells on a sequence, and a linear layer: see the options."""
+    """Layers of recurrent cells on a sequence, and a linear layer: see the options, which make the cells."""
 
     def __init__(
         self,
-        name: str,
-        make_cell: Callable[[int, int], Cell],
-        states: Callable[[], HiddenStates],
         inputs: tuple[int, ...],
         outputs: int,
         tokens: int | None,
         per_step: bool,
         padded: bool,
         dropout: Callable[[int], nn.Module | None],
-        embedding: int | None,
-        width: int,
-        layers: int,
+        embedding: Count | None,
+        width: Count,
+        layers: Count,
         bidirectional: bool,
         pooling: Pooling,
     ) -> None:
         super().__init__()
-        check_shape(name, inputs, tokens)
+        check_shape(type(self).__name__.lower(), inputs, tokens)
         self.per_step, self.padded, self.pooling = per_step, padded, pooling
         before = inputs[0] if tokens is None else embedding or width
         self.embedding = None if tokens is None else nn.Embedding(tokens, before)
         self.hidden = nn.ModuleList()
         for site in range(layers):
-            cells = [make_cell(before, width) for _ in range(1 + bidirectional)]
-            self.hidden.append(RecurrentLayer(cells, states(), dropout(site)))
+            cells = [self.make_cell(before, width) for _ in range(1 + bidirectional)]
+            self.hidden.append(RecurrentLayer(cells, self.make_states(), dropout(site)))
             before = width * len(cells)
         self.output = nn.Linear(before, outputs)
+
+    def make_cell(self, features: int, units: int) -> Cell:
+        """Return a new cell for inputs with these features."""
+        raise NotImplementedError
+
+    def make_states(self) -> HiddenStates:
+        """Return the module of a layer's outputs; they are between -1 and 1 by default."""
+        return HiddenStates((-1.0, 1.0))
 
     def forward(self, inputs: Tensor) -> Tensor:
         x, mask = read_steps(inputs, padded=self.padded)

@@ -1,14 +1,10 @@
 """Gated recurrent units."""
 
-from collections.abc import Callable
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from dlopt.arch._recurrent import Cell, HiddenStates, RecurrentNetwork
-from dlopt.arch._steps import Pooling
-from dlopt.ranges import Count
+from dlopt.arch._recurrent import Cell, RecurrentNetwork
 
 
 class GRU(RecurrentNetwork):
@@ -30,24 +26,8 @@ class GRU(RecurrentNetwork):
     Source: Cho et al. 2014, section 2.3; the form of n is that of cuDNN.
     """
 
-    def __init__(
-        self,
-        inputs: tuple[int, ...],
-        outputs: int,
-        tokens: int | None,
-        per_step: bool,
-        padded: bool,
-        dropout: Callable[[int], nn.Module | None],
-        embedding: Count | None,
-        width: Count,
-        layers: Count,
-        bidirectional: bool,
-        pooling: Pooling,
-    ) -> None:
-        super().__init__(
-            "gru", GRUCell, lambda: HiddenStates((-1.0, 1.0)), inputs, outputs, tokens, per_step, padded, dropout,
-            embedding, width, layers, bidirectional, pooling,
-        )  # fmt: skip
+    def make_cell(self, features: int, units: int) -> Cell:
+        return GRUCell(features, units)
 
 
 class GRUCell(Cell, nn.GRU):  # type: ignore[misc]

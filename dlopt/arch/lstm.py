@@ -1,13 +1,9 @@
 """Long short-term memory."""
 
-from collections.abc import Callable
-
 import torch
 from torch import Tensor, nn
 
-from dlopt.arch._recurrent import Cell, HiddenStates, RecurrentNetwork
-from dlopt.arch._steps import Pooling
-from dlopt.ranges import Count
+from dlopt.arch._recurrent import Cell, RecurrentNetwork
 
 
 class LSTM(RecurrentNetwork):
@@ -39,24 +35,8 @@ class LSTM(RecurrentNetwork):
     directions: Schuster and Paliwal 1997.
     """
 
-    def __init__(
-        self,
-        inputs: tuple[int, ...],
-        outputs: int,
-        tokens: int | None,
-        per_step: bool,
-        padded: bool,
-        dropout: Callable[[int], nn.Module | None],
-        embedding: Count | None,
-        width: Count,
-        layers: Count,
-        bidirectional: bool,
-        pooling: Pooling,
-    ) -> None:
-        super().__init__(
-            "lstm", LSTMCell, lambda: HiddenStates((-1.0, 1.0)), inputs, outputs, tokens, per_step, padded, dropout,
-            embedding, width, layers, bidirectional, pooling,
-        )  # fmt: skip
+    def make_cell(self, features: int, units: int) -> Cell:
+        return LSTMCell(features, units)
 
 
 class LSTMCell(Cell, nn.LSTM):  # type: ignore[misc]

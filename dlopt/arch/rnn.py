@@ -9,7 +9,8 @@ from dlopt.arch._steps import Pooling
 from dlopt.parts import Activation
 from dlopt.ranges import Count
 
-_KERNELS: dict[type[nn.Module], tuple[str, tuple[float, float] | None]] = {
+_Kernel = tuple[str | None, tuple[float, float] | None]
+_KERNELS: dict[type[nn.Module], _Kernel] = {
     nn.Tanh: ("tanh", (-1.0, 1.0)),
     nn.ReLU: ("relu", None),
 }
@@ -53,16 +54,18 @@ class RNN(RecurrentNetwork):
         bidirectional: bool,
         pooling: Pooling,
     ) -> None:
-        kernel, bounds = _KERNELS.get(type(activation()), (None, None))
-
-        def make_states() -> HiddenStates:
-            function = activation()
-            return HiddenStates(bounds if kernel else getattr(function, "bounds", None), function)
-
+        self._activation = activation
+        self._kernel, self._bounds = _KERNELS.get(type(activation()), (None, None))
         super().__init__(
-            "rnn", lambda features, units: RNNCell(features, units, kernel), make_states, inputs, outputs, tokens,
-            per_step, padded, dropout, embedding, width, layers, bidirectional, pooling,
-        )  # fmt: skip
+            inputs, outputs, tokens, per_step, padded, dropout, embedding, width, layers, bidirectional, pooling
+        )
+
+    def make_cell(self, features: int, units: int) -> Cell:
+        return RNNCell(features, units, self._kernel)
+
+    def make_states(self) -> HiddenStates:
+        function = self._activation()
+        return HiddenStates(self._bounds if self._kernel else getattr(function, "bounds", None), function)
 
 
 class RNNCell(Cell, nn.RNN):  # type: ignore[misc]

@@ -333,7 +333,7 @@ def test_a_wrong_layout_is_refused(tmp_path, name):
 
 
 @pytest.fixture
-def decoded(monkeypatch):
+def decodings(monkeypatch):
     """Return the names of the files that are decoded, as they are."""
     names, decode = [], _images.decode
     monkeypatch.setattr(_images, "decode", lambda file, *more: names.append(file.name) or decode(file, *more))
@@ -344,11 +344,11 @@ def list_cache(tmp_path):
     return sorted(file.name for file in (tmp_path / "cache" / "dlopt" / "images").iterdir() if file.suffix != ".lock")
 
 
-def test_images_are_decoded_once_and_again_after_a_change(tmp_path, decoded):
+def test_images_are_decoded_once_and_again_after_a_change(tmp_path, decodings):
     folder = write_images(tmp_path / "photos", each=5)
     for _ in range(2):
         load(folder)
-        assert len(decoded) == 15
+        assert len(decodings) == 15
     assert isinstance(load(folder).train.inputs.source, MappedArray)
     before = (folder / "ant" / "000.png").stat()
     for count, change in enumerate(
@@ -362,21 +362,21 @@ def test_images_are_decoded_once_and_again_after_a_change(tmp_path, decoded):
     ):
         change()
         load(folder)
-        assert len(decoded) == 15 * count - (count == 5)
+        assert len(decodings) == 15 * count - (count == 5)
     assert len(list_cache(tmp_path)) == 1  # what is outdated is removed
     load(folder, size=4)
     load(folder, channels=3)
     assert len(list_cache(tmp_path)) == 3
 
 
-def test_a_damaged_cache_is_made_again(tmp_path, decoded):
+def test_a_damaged_cache_is_made_again(tmp_path, decodings):
     folder = write_images(tmp_path / "photos", each=5)
     expected = load(folder).train.gather()[0]
     for name, size in (("images.npy", 500), ("images.npy", 3), ("index.json", 20), ("index.json", 0)):
         os.truncate(next((tmp_path / "cache").rglob(name)), size)
         with pytest.warns(UserWarning, match="is damaged and is made again"):
             assert torch.equal(load(folder).train.gather()[0], expected)
-    assert len(decoded) == 75
+    assert len(decodings) == 75
 
 
 def test_an_interrupted_build_leaves_nothing_that_is_used(tmp_path, monkeypatch):
@@ -443,7 +443,7 @@ def test_a_full_disk_and_an_unwritable_cache_are_refused(tmp_path, monkeypatch):
 
 
 @pytest.fixture
-def trained(here):
+def image_run(here):
     """Train a run on images of three classes, in color, of another size than the files."""
     folder = write_images(here / "photos")
     assert (
@@ -470,41 +470,41 @@ def evaluate(*words):
     return main(["evaluate", "last", *words])
 
 
-def test_other_images_are_read_as_in_training(trained, capsys):
-    write_images(trained / "new", ("bee", "cat"), each=3)
+def test_other_images_are_read_as_in_training(image_run, capsys):
+    write_images(image_run / "new", ("bee", "cat"), each=3)
     assert evaluate() == 0
     assert "test split, 24 examples" in capsys.readouterr().out
     assert evaluate("--data", "new", "--predictions", "p.csv") == 0
     assert "all examples of --data new, 6 examples" in capsys.readouterr().out
-    rows = [line.split(",") for line in (trained / "p.csv").read_text().splitlines()]
+    rows = [line.split(",") for line in (image_run / "p.csv").read_text().splitlines()]
     assert rows[0] == ["file", "class", "predicted", "probability_ant", "probability_bee", "probability_cat"]
     assert [row[:2] for row in rows[1:]] == [[f"{c}/{i:03}.png", c] for c in ("bee", "cat") for i in range(3)]
 
-    write_images(trained / "new", ("wasp",), each=1)
+    write_images(image_run / "new", ("wasp",), each=1)
     assert evaluate("--data", "new") == 2
     assert "wasp/000.png is of an unknown class" in capsys.readouterr().err
 
 
-def test_images_without_classes_and_single_ones_are_predicted(trained, capsys):
-    images = write_images(trained / "new", ("x",), each=3) / "x"
+def test_images_without_classes_and_single_ones_are_predicted(image_run, capsys):
+    images = write_images(image_run / "new", ("x",), each=3) / "x"
     (images / "broken.png").touch()
     assert evaluate("--data", "new/x", "--predictions", "p.csv") == 2
     assert evaluate("--data", "new/x", "data.broken=skip", "--predictions", "p.csv") == 0
-    rows = [line.split(",") for line in (trained / "p.csv").read_text().splitlines()]
+    rows = [line.split(",") for line in (image_run / "p.csv").read_text().splitlines()]
     assert [row[0] for row in rows] == ["file", "000.png", "001.png", "002.png", "broken.png"]
     assert rows[-1][1:] == [""] * 4  # a row without an example
     assert evaluate("--data", "new/x/000.png", "--predictions", "q.csv") == 0
-    assert (trained / "q.csv").read_text().splitlines()[1].split(",") == rows[1]
+    assert (image_run / "q.csv").read_text().splitlines()[1].split(",") == rows[1]
     assert evaluate("--data", "new/x/000.png") == 2
     assert "has no targets" in capsys.readouterr().err
 
 
-def test_changed_images_are_noticed_and_copied_ones_are_not(trained, capsys):
+def test_changed_images_are_noticed_and_copied_ones_are_not(image_run, capsys):
     shutil.copytree("photos", "copy")
     shutil.rmtree("photos")
     shutil.copytree("copy", "photos", copy_function=shutil.copyfile)
     assert evaluate() == 0
-    (trained / "photos" / "ant" / "000.png").unlink()
+    (image_run / "photos" / "ant" / "000.png").unlink()
     capsys.readouterr()
     assert evaluate() == 2
     assert "the file has changed since the run read it" in capsys.readouterr().err
