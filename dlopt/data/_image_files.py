@@ -33,7 +33,7 @@ class ImageFile(NamedTuple):
 class Listing:
     """The images of one split in order: files, the class of each (its folder; empty: none), and what is left out.
 
-    others are files that are no images by their names; empty are folders of classes without images.
+    others are files whose names are not names of images; empty are folders of classes without images.
     """
 
     files: list[ImageFile] = field(default_factory=list)
