@@ -11,13 +11,13 @@ from dlopt.cli.streams import OutputLost, prepare_streams
 
 COMMANDS = {
     "train": "dlopt.cli.train:train",
-    "race": "dlopt.cli.race:race",
+    "race": "dlopt.cli.landscape.race:race",
     "list": "dlopt.cli.list_options:list_options",
     "runs": "dlopt.cli.runs:runs",
     "show": "dlopt.cli.show:show",
     "evaluate": "dlopt.cli.evaluate:evaluate",
-    "landscape": "dlopt.cli.landscape:landscape",
-    "spectrum": "dlopt.cli.spectrum:spectrum",
+    "landscape": "dlopt.cli.landscape.landscape:landscape",
+    "spectrum": "dlopt.cli.landscape.spectrum:spectrum",
     "verify": "dlopt.cli.verify:verify",
     "rerun": "dlopt.cli.rerun:rerun",
     "tensorboard": "dlopt.cli.tensorboard:tensorboard",

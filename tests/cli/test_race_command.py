@@ -11,7 +11,7 @@ from helpers import read_tree
 from PIL import Image
 
 from dlopt.cli import main
-from dlopt.cli.race import EPILOG
+from dlopt.cli.landscape.race import EPILOG
 from dlopt.landscape.statuses import STATUSES
 from dlopt.report.race import files
 from dlopt.report.race.figures import plot_race

@@ -20,7 +20,7 @@ from torch.func import functional_call
 from dlopt import prng
 from dlopt.base.layout import Layout
 from dlopt.cli import main
-from dlopt.cli.landscape_flags import build_parser, check_flags, name_grid
+from dlopt.cli.landscape.flags import build_parser, check_flags, name_grid
 from dlopt.config.reopen.load_predictor import load_predictor
 from dlopt.landscape.build_slice import LANCZOS_STEPS, slice_along_eigenvectors, slice_at_random, slice_between
 from dlopt.landscape.curvature import SplitCurvature

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dlopt.cli.landscape_flags import build_parser, check_flags, name_comparison, name_grid
+from dlopt.cli.landscape.flags import build_parser, check_flags, name_comparison, name_grid
 from dlopt.rundir.display import display_path
 from dlopt.storage.safe_read import to_printable
 
