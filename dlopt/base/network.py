@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, Protocol
+from collections.abc import Collection
+from typing import Any, ClassVar, Protocol, Self
 
 from torch import Tensor, nn
 
@@ -69,12 +70,38 @@ class BatchStatisticsModule(nn.Module):
 
     For steps of sequences of different lengths, `forward` is called with inputs (B, features) and a second argument,
     the mask (B,) of the steps that are not padding; the statistics must leave out the others.
+
+    A frozen module stays in inference: `train` leaves `training` False, so the stored statistics are used and kept.
     """
 
     normalizes: ClassVar[bool] = True
+    frozen: bool = False
     momentum: float
     batch_stats: dict[str, Tensor]
 
     def __init__(self) -> None:
         super().__init__()
         self.batch_stats = {}
+
+    def train(self, mode: bool = True) -> Self:
+        return super().train(mode and not self.frozen)
+
+
+def freeze(model: nn.Module, names: Collection[str]) -> None:
+    """Exclude parameters from training, and freeze each normalization by batch statistics that then trains nothing.
+
+    names are those of a state dict. A normalization is frozen if one of its parameters or buffers is named and none of
+    its parameters is trained any more. torch's own batch normalizations are replaced when a run builds its network.
+    """
+    for name, parameter in model.named_parameters(remove_duplicate=False):
+        if name in names:
+            parameter.requires_grad_(False)
+    for name, module in model.named_modules():
+        is_named = any(f"{name}.{key}".lstrip(".") in names for key in module.state_dict())
+        if is_named and isinstance(module, BatchStatisticsModule) and not _is_trained(module):
+            module.frozen = True
+            module.eval()
+
+
+def _is_trained(module: nn.Module) -> bool:
+    return any(parameter.requires_grad for parameter in module.parameters())

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from dlopt.base.layout import Layout, Parameter
+from dlopt.base.network import freeze
 from dlopt.errors import OptionError
 from dlopt.parts import DataDependentInit, Init, InPlaceInit
 from dlopt.ranges import Count
@@ -25,8 +26,8 @@ class Pretrained:
     it and its running statistics are copied from the best checkpoint of the other run, or from its newest if it has no
     best one. Names and shapes must match. The group bias_init sets the biases of the other layers.
 
-    frozen=false trains all layers; frozen=true trains only the layers after the copied ones. Running statistics of a
-    frozen normalization still follow the data.
+    frozen=false trains all layers; frozen=true trains only the layers after the copied ones. A frozen normalization
+    uses its running statistics in training, too, and keeps them.
 
     The checkpoints of a run contain the copied weights. The other run is needed to start the run, not to resume or
     evaluate it.
@@ -67,8 +68,7 @@ class Pretrained:
                 raise OptionError("run", f"{name}, of shape {tuple(own[name].shape)}, {problem}; {advice}")
             own[name].copy_(other)
         if self.frozen:
-            for name, parameter in model.named_parameters():
-                parameter.requires_grad_(parameter.requires_grad and name not in names)
+            freeze(model, set(names))
         return names
 
     def _network(self) -> Mapping[str, Tensor]:

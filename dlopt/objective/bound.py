@@ -30,13 +30,16 @@ class FunctionalNetwork:
     """A module that is called with views of any w, and the keys and batch statistics of its inner modules.
 
     owners holds the index of the regularization that each stochastic site belongs to, None for a site of its own.
+    normalizations are the modules that use statistics of the batch, without frozen ones.
     """
 
     def __init__(self, model: nn.Module, layout: Layout, owners: Sequence[int | None]) -> None:
         self.model = model
         self.layout = layout
         self.sites = dict(zip(find_sites(model), owners, strict=True))
-        self.normalizations = {n: m for n, m in model.named_modules() if isinstance(m, BatchStatisticsModule)}
+        self.normalizations = {
+            n: m for n, m in model.named_modules() if isinstance(m, BatchStatisticsModule) and not m.frozen
+        }
 
     def __call__(self, w: Tensor, x: Tensor, running: Mapping[str, Tensor] | None = None) -> Any:
         """Return what the network returns at w, (P,), with these running statistics in inference."""

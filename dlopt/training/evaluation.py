@@ -57,7 +57,10 @@ def compute_metrics(problem: Problem, outputs: Tensor, targets: Tensor) -> dict[
 
 
 def recompute_statistics(problem: Problem, w: Tensor, examples: Examples) -> dict[str, Tensor]:
-    """Return running statistics for w, such as averaged weights: their means over the training split."""
+    """Return running statistics for w, such as averaged weights: their means over the training split.
+
+    Frozen normalizations have none: theirs are constants of the network.
+    """
     if not problem.running:
         return {}
     total: dict[str, Tensor] = {}

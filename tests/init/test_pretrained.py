@@ -68,7 +68,7 @@ def test_frozen_layers_do_not_change_and_others_do(source, tmp_path):
         keys = copying(source, "init.layers=1", f"init.frozen={frozen}")
         _, (run,) = train_runs(tmp_path / str(frozen), build_experiment(*keys))
         after = run.load("last")["model"]
-        assert all(torch.equal(after[name], there[name]) is frozen for name in FIRST[:4])
+        assert all(torch.equal(after[name], there[name]) is frozen for name in FIRST)
         assert not torch.equal(after["output.weight"], there["output.weight"])
 
 
@@ -93,12 +93,15 @@ def test_a_run_can_be_named_by_a_checkpoint_file(source):
 
 
 def test_runs_in_lanes_must_agree_in_frozen_parameters_and_running_statistics(source, tmp_path):
-    keys = copying(source, "init.layers=1", "init.frozen=true")
+    keys = copying(source, "init.layers=1", "init.frozen=true", "averaging=swa")
     _, solo = train_runs(tmp_path / "solo", build_experiment(*keys))
     _, lanes = train_runs(tmp_path / "lanes", build_experiment(*keys), build_experiment(*keys, "seed=1"))
     torch.testing.assert_close(load_weights(lanes[0]), load_weights(solo[0]), rtol=1e-9, atol=1e-9)
+    averages = [run.load("average")["model"] for run in (*solo, *lanes)]
+    there = source.load("best")["model"]
+    assert all(torch.equal(average[name], there[name]) for average in averages for name in FIRST)
     with pytest.raises(ValueError, match="other parameters are trained"):
-        train_runs(tmp_path / "a", build_experiment(*keys), build_experiment(*NET, *DATA))
+        train_runs(tmp_path / "a", build_experiment(*keys), build_experiment(*NET, *DATA, "averaging=swa"))
     with pytest.raises(ValueError, match=r"hidden\.1\.running_(mean|var) is not trained, and differs"):
         train_runs(tmp_path / "b", build_experiment(*copying(source, "init.layers=1")), build_experiment(*NET, *DATA))
 
@@ -135,3 +138,10 @@ def test_a_default_that_needs_the_whole_network_is_refused():
     Pretrained("x", None, False, He())
     Pretrained("x", None, False, KeepModuleInit())
     assert_refused(lambda: Pretrained("x", None, False, Lsuv(0.1, 1)), "default", "Lsuv")
+
+
+def test_frozen_normalizations_take_mini_batches_of_one_example(source):
+    keys = copying(source, "init.layers=2", "batch_size=1")
+    build_experiment(*keys, "init.frozen=true")
+    with pytest.raises(ConfigError, match="normalize"):
+        build_experiment(*keys, "init.frozen=false")
