@@ -7,14 +7,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from dlopt.base.layout import Layout
-from dlopt.parts import ObjectiveOracle, Optimizer, Step
+from dlopt.optimizer._wrapped import WrappedOptimizer
+from dlopt.parts import ObjectiveOracle, Step
 from dlopt.prng import Key
 from dlopt.ranges import Positive
 
 
 @dataclass(frozen=True)
-class SAM(Optimizer):
+class SAM(WrappedOptimizer):
     """Sharpness-aware minimization: steps by the gradient at the worst nearby point.
 
         e = rho g(w) / |g(w)|,  then a step of base_optimizer from w by the gradient g(w + e)
@@ -31,36 +31,6 @@ class SAM(Optimizer):
     """
 
     rho: Positive
-    base_optimizer: Optimizer
-
-    @property
-    def lanes(self) -> bool:  # type: ignore[override]
-        return self.base_optimizer.lanes
-
-    @property
-    def needs_true_gradient(self) -> bool:  # type: ignore[override]
-        return self.base_optimizer.needs_true_gradient
-
-    @property
-    def uses_curvature(self) -> bool:  # type: ignore[override]
-        return self.base_optimizer.uses_curvature
-
-    @property
-    def decides_on_host(self) -> bool:  # type: ignore[override]
-        return self.base_optimizer.decides_on_host
-
-    @property
-    def samples_targets(self) -> bool:  # type: ignore[override]
-        return self.base_optimizer.samples_targets
-
-    def init(self, w: Tensor, layout: Layout) -> Any:
-        return self.base_optimizer.init(w, layout)
-
-    def check(self, w: Tensor, layout: Layout) -> None:
-        self.base_optimizer.check(w, layout)
-
-    def lr_factors(self, w: Tensor, layout: Layout) -> Tensor | None:
-        return self.base_optimizer.lr_factors(w, layout)
 
     def step(self, w: Tensor, state: Any, objective: ObjectiveOracle) -> Step:
         loss, g = objective.gradient(w)

@@ -24,14 +24,14 @@ def test_steps_are_those_of_the_paper():
         e = 0.3 * g(w) / g(w).square().sum().sqrt()  # equation 2, p = 2
         v = 0.9 * v + g(w + e)  # equation 3
         w = w - 0.02 * v
-    last, _ = run(SAM(0.3, HeavyBall(0.02, 0.9, 0.0)), objective, draw_start())
+    last, _ = run(SAM(HeavyBall(0.02, 0.9, 0.0), 0.3), objective, draw_start())
     torch.testing.assert_close(last, w, rtol=1e-10, atol=1e-10)
 
 
 @pytest.mark.parametrize("name", BASES)
 def test_with_a_vanishing_radius_it_is_the_base_optimizer(name):
     base = make_option("optimizer", name)
-    last, _ = run(SAM(1e-11, base), Quartic(), draw_start(), 8)
+    last, _ = run(SAM(base, 1e-11), Quartic(), draw_start(), 8)
     expected, _ = run(base, Quartic(), draw_start(), 8)
     torch.testing.assert_close(last, expected, rtol=1e-7, atol=1e-7)
 
@@ -40,12 +40,12 @@ def test_with_a_vanishing_radius_it_is_the_base_optimizer(name):
 def test_lanes_with_radii_of_their_own_equal_runs_alone_around_every_optimizer(name):
     base = make_option("optimizer", name)
     radii = [0.01, 1.0]
-    rule = SAM(torch.tensor(radii, dtype=torch.float64).unsqueeze(-1), base)
+    rule = SAM(base, torch.tensor(radii, dtype=torch.float64).unsqueeze(-1))
     assert rule.lanes == base.lanes
     w = draw_start((2,))
     last, _ = run(rule, Quartic(), w, 8) if rule.lanes else (None, None)
     for i, rho in enumerate(radii if rule.lanes else []):
-        alone, _ = run(SAM(rho, base), Quartic(), w[i], 8)
+        alone, _ = run(SAM(base, rho), Quartic(), w[i], 8)
         torch.testing.assert_close(last[i], alone, rtol=1e-9, atol=1e-10)
 
 
@@ -59,7 +59,7 @@ def test_on_a_parabola_it_ends_by_bouncing_across_the_minimum(a):
         def gradient(self, w):
             return a * (w**2).sum(-1) / 2, a * w
 
-    w, rule = torch.tensor([1.0], dtype=torch.float64), SAM(rho, SGD(lr))
+    w, rule = torch.tensor([1.0], dtype=torch.float64), SAM(SGD(lr), rho)
     signs = []
     for _ in range(200):
         w, *_ = rule.step(w, (), Parabola())
@@ -78,7 +78,7 @@ def test_a_gradient_of_any_size_makes_a_step_that_is_finite(scale):
             return w.sum(-1) * 0, torch.full_like(w, scale) * torch.tensor([[1.0], [0.0]])
 
     objective, w = Flat(), draw_start((2,)).float()
-    after, *_ = SAM(0.5, SGD(0.1)).step(w.clone(), (), objective)
+    after, *_ = SAM(SGD(0.1), 0.5).step(w.clone(), (), objective)
     assert after.isfinite().all()
     far = (objective.queries[1] - objective.queries[0]).norm(dim=-1)
     expected = 0.5 if scale > 1e-20 else 0.0
