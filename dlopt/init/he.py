@@ -7,17 +7,23 @@ import torch
 from torch import Tensor
 
 from dlopt.base.layout import Parameter
+from dlopt.init._gain import Gain, resolve_gain
 
 
 @dataclass(frozen=True)
 class He:
-    """W ~ N(0, 2 / fan_in): keeps the forward variance level under ReLU, which halves the mean square in each layer.
+    """W ~ N(0, gain^2 / fan_in), with the gain sqrt(2) of ReLU, which halves the mean square in each layer.
 
-    It does not depend on the activation. init=variance_scaling has the same variance for relu, and that of the gain of
-    any other activation.
+    So the variance 2 / fan_in keeps the forward variance level under ReLU. With the default gain it does not depend on
+    the activation. With gain=auto it is init=variance_scaling.
+
+    gain   a factor, or auto: the gain of the activation (1 for tanh, sqrt(2) for ReLU)
 
     Source: He, Zhang, Ren and Sun 2015, equation 10.
     """
 
+    gain: Gain
+
     def __call__(self, parameter: Parameter, gain: float, generator: torch.Generator) -> Tensor:
-        return torch.randn(parameter.shape, generator=generator) * math.sqrt(2.0 / parameter.fan_in)
+        std = resolve_gain(self.gain, gain) / math.sqrt(parameter.fan_in)
+        return torch.randn(parameter.shape, generator=generator) * std

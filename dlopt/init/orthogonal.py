@@ -1,14 +1,13 @@
 """Orthogonal initialization."""
 
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 from torch import Tensor
 
 from dlopt.base.layout import Parameter
+from dlopt.init._gain import Gain, resolve_gain
 from dlopt.linalg.random_orthogonal import sample_orthogonal
-from dlopt.ranges import Positive
 
 
 @dataclass(frozen=True)
@@ -24,9 +23,9 @@ class Orthogonal:
     Source: Saxe, McClelland and Ganguli 2014; the signs: Mezzadri 2007.
     """
 
-    gain: Positive | Literal["auto"]
+    gain: Gain
 
     def __call__(self, parameter: Parameter, gain: float, generator: torch.Generator) -> Tensor:
-        factor = gain if self.gain == "auto" else float(self.gain)
+        factor = resolve_gain(self.gain, gain)
         rows, columns = parameter.shape[0], parameter.size // parameter.shape[0]
         return factor * sample_orthogonal(rows, columns, generator).reshape(parameter.shape)

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from dlopt.base.layout import Parameter
+from dlopt.init._truncation import sample_truncated_normal
 from dlopt.ranges import Positive
 
 
@@ -23,6 +24,4 @@ class TruncatedNormal:
     std: Positive
 
     def __call__(self, parameter: Parameter, gain: float, generator: torch.Generator) -> Tensor:
-        u = torch.rand(parameter.shape, generator=generator, dtype=torch.float64)
-        bound = torch.special.ndtr(torch.tensor(2.0, dtype=torch.float64))
-        return (torch.special.ndtri(torch.lerp(1.0 - bound, bound, u)) * self.std).float()
+        return (sample_truncated_normal(parameter.shape, generator) * self.std).float()

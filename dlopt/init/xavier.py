@@ -2,13 +2,12 @@
 
 import math
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 from torch import Tensor
 
 from dlopt.base.layout import Parameter
-from dlopt.ranges import Positive
+from dlopt.init._gain import Gain, resolve_gain
 
 
 @dataclass(frozen=True)
@@ -28,9 +27,9 @@ class Xavier:
     Source: Glorot and Bengio 2010, equation 16.
     """
 
-    gain: Positive | Literal["auto"]
+    gain: Gain
 
     def __call__(self, parameter: Parameter, gain: float, generator: torch.Generator) -> Tensor:
-        factor = gain if self.gain == "auto" else float(self.gain)
+        factor = resolve_gain(self.gain, gain)
         bound = factor * math.sqrt(6.0 / (parameter.fan_in + parameter.fan_out))
         return torch.empty(parameter.shape).uniform_(-bound, bound, generator=generator)

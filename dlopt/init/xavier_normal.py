@@ -2,13 +2,12 @@
 
 import math
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 from torch import Tensor
 
 from dlopt.base.layout import Parameter
-from dlopt.ranges import Positive
+from dlopt.init._gain import Gain, resolve_gain
 
 
 @dataclass(frozen=True)
@@ -20,9 +19,9 @@ class XavierNormal:
     Source: Glorot and Bengio 2010, equation 12, for its variance.
     """
 
-    gain: Positive | Literal["auto"]
+    gain: Gain
 
     def __call__(self, parameter: Parameter, gain: float, generator: torch.Generator) -> Tensor:
-        factor = gain if self.gain == "auto" else float(self.gain)
+        factor = resolve_gain(self.gain, gain)
         std = factor * math.sqrt(2.0 / (parameter.fan_in + parameter.fan_out))
         return torch.randn(parameter.shape, generator=generator) * std

@@ -1,5 +1,6 @@
 """Activations: properties of every option, values and slopes by formula, gains by quadrature."""
 
+import itertools
 import math
 
 import numpy as np
@@ -10,11 +11,18 @@ from torch import nn
 
 from dlopt.base.layout import Layout
 
-KEYS = {"leaky_relu": ("alpha", 0.01), "elu": ("alpha", 1.0), "softplus": ("beta", 1.0), "prelu": ("start", 0.25)}
+KEYS = {
+    "leaky_relu": ("alpha", 0.01),
+    "elu": ("alpha", 1.0),
+    "softplus": ("beta", 1.0),
+    "prelu": ("start", 0.25),
+    "gelu": ("approximate", "none"),
+}
 """The hyperparameter of an activation and its default."""
 ACTIVATIONS = [
     *((option, KEYS.get(option, ("", 0.0))[1]) for option in list_options("activation")),
     *(("leaky_relu", 0.2), ("elu", 0.3), ("elu", 2.0), ("softplus", 7.0), ("softplus", 0.2), ("prelu", -0.5)),
+    ("gelu", "tanh"),
 ]
 activations = pytest.mark.parametrize(("option", "a"), ACTIVATIONS)
 
@@ -36,6 +44,15 @@ def logistic(x):
     return 1 / (1 + math.exp(-x))
 
 
+def cubic(x):
+    return math.sqrt(2 / math.pi) * (x + 0.044715 * x**3)
+
+
+def slope_of_gelu_tanh(x):
+    t = math.tanh(cubic(x))
+    return (1 + t) / 2 + x / 2 * (1 - t * t) * math.sqrt(2 / math.pi) * (1 + 3 * 0.044715 * x * x)
+
+
 def tanh(x):
     return (1 - math.exp(-2 * x)) / (1 + math.exp(-2 * x))
 
@@ -49,7 +66,13 @@ FORMULAS = {
     "tanh": (lambda x, a: tanh(x), lambda x, a: 1 - tanh(x) ** 2),
     "leaky_relu": (lambda x, a: x if x > 0 else a * x, lambda x, a: 1.0 if x > 0 else a),
     "prelu": (lambda x, a: x if x > 0 else a * x, lambda x, a: 1.0 if x > 0 else a),
-    "gelu": (lambda x, a: x * phi(x), lambda x, a: phi(x) + x * density(x)),
+    "gelu": (lambda x, a: x * phi(x) if a == "none" else x * (1 + math.tanh(cubic(x))) / 2,
+             lambda x, a: phi(x) + x * density(x) if a == "none" else slope_of_gelu_tanh(x)),
+    "hardswish": (lambda x, a: x * min(max(x + 3, 0), 6) / 6,
+                  lambda x, a: (2 * x + 3) / 6 if -3 < x < 3 else float(x >= 3)),
+    "mish": (lambda x, a: x * math.tanh(math.log1p(math.exp(x))),
+             lambda x, a: math.tanh(math.log1p(math.exp(x)))
+             + x * logistic(x) / math.cosh(math.log1p(math.exp(x))) ** 2),
     "elu": (lambda x, a: x if x > 0 else a * math.expm1(x), lambda x, a: 1.0 if x > 0 else a * math.exp(x)),
     "selu": (lambda x, a: LAMBDA * (x if x > 0 else ALPHA * math.expm1(x)),
              lambda x, a: LAMBDA * (1.0 if x > 0 else ALPHA * math.exp(x))),
@@ -99,12 +122,12 @@ def test_a_module_has_nothing_to_penalize_and_is_the_same_in_inference(option, a
 
 
 def mean_square(f):
-    """Return E[f(z)^2] for z ~ N(0, 1), by Gauss-Legendre quadrature on each side of the kink."""
+    """Return E[f(z)^2] for z ~ N(0, 1), by Gauss-Legendre quadrature between the kinks at -3, 0 and 3."""
     nodes, weights = np.polynomial.legendre.leggauss(100)
     total = 0.0
-    for left in (-12.0, 0.0):
-        z = torch.from_numpy(left + 6.0 * (nodes + 1.0))
-        total += float((torch.from_numpy(6.0 * weights) * f(z).detach() ** 2 * torch.exp(-z * z / 2)).sum())
+    for left, right in itertools.pairwise((-12.0, -3.0, 0.0, 3.0, 12.0)):
+        z, half = torch.from_numpy(left + (right - left) / 2 * (nodes + 1.0)), (right - left) / 2
+        total += float((torch.from_numpy(half * weights) * f(z).detach() ** 2 * torch.exp(-z * z / 2)).sum())
     return total / math.sqrt(2 * math.pi)
 
 

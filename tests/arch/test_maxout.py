@@ -76,7 +76,7 @@ def test_each_hidden_layer_is_linear_then_normalization_maximum_and_dropout():
 
 
 @pytest.mark.parametrize(
-    ("init", "pieces", "factor"), [(LecunNormal(), 2, 1.0), (He(), 2, 2.0), (LecunNormal(), 4, 1.55)]
+    ("init", "pieces", "factor"), [(LecunNormal(1.0), 2, 1.0), (He(2**0.5), 2, 2.0), (LecunNormal(1.0), 4, 1.55)]
 )
 def test_the_mean_square_of_activations_changes_by_the_documented_factor(init, pieces, factor):
     depth = 6

@@ -33,6 +33,7 @@ from dlopt.normalization.batch import BatchNorm
 from dlopt.training.experiment import sample_initial_weights
 
 KEY = prng.key(0, "init")
+SQRT2 = math.sqrt(2.0)
 LAYERS = {
     "linear": nn.Linear(500, 300),
     "series": nn.Conv1d(60, 100, 9),
@@ -46,24 +47,51 @@ def sample(model, init, bias=None, gain=1.0, key=KEY):
     return layout.views(sample_initial_weights(model, layout, init, bias or ZerosBias(), gain, key, torch.float64))
 
 
+def scale_variance(gain):
+    return make_option("init", "variance_scaling", gain=gain)
+
+
 def compute_variance(init, layer, gain=1.0):
     field = math.prod(layer.weight.shape[2:])
     m, n = layer.weight.shape[1] * field, layer.weight.shape[0] * field
     gain = init.gain if getattr(init, "gain", "auto") != "auto" else gain
     return {
-        He: lambda: 2 / m, HeUniform: lambda: 2 / m, FanInUniform: lambda: 1 / (3 * m), LecunNormal: lambda: 1 / m,
+        He: lambda: gain**2 / m, HeUniform: lambda: gain**2 / m, FanInUniform: lambda: gain**2 / (3 * m),
+        LecunNormal: lambda: gain**2 / m,
         Xavier: lambda: gain**2 * 2 / (m + n), XavierNormal: lambda: gain**2 * 2 / (m + n),
-        VarianceScaling: lambda: gain**2 / m,
+        VarianceScaling: lambda: gain**2 / {"fan_in": m, "fan_out": n, "fan_avg": (m + n) / 2}[init.mode],
         Uniform: lambda: (init.high - init.low) ** 2 / 12, Normal: lambda: init.std**2,
         RandomWalk: lambda: math.exp(1 / m) / m if init.units == "linear" else 2 * math.exp(2.4 / (m - 2.4)) / m,
     }[type(init)]()  # fmt: skip
 
 
-UNIFORM = (Xavier, HeUniform, FanInUniform, Uniform)
+KURTOSIS = {"normal": 3.0, "uniform": 9 / 5, "truncated_normal": 3 + float(truncnorm.stats(-2, 2, moments="k"))}
+
+
+def get_distribution(init):
+    uniform = isinstance(init, (Xavier, HeUniform, FanInUniform, Uniform))
+    return getattr(init, "distribution", "uniform" if uniform else "normal")
+
+
 INITS = [
-    *(He(), LecunNormal(), Normal(0.01), Normal(2.0), RandomWalk("relu"), RandomWalk("linear")),
-    *(HeUniform(), FanInUniform(), Uniform(-1.0, 1.0), Uniform(-0.3, 0.3)),
-    *(make(gain) for make in (Xavier, XavierNormal, VarianceScaling) for gain in (1.0, 3.0, "auto")),
+    *(Normal(0.01), Normal(2.0), RandomWalk("relu"), RandomWalk("linear")),
+    *(Uniform(-1.0, 1.0), Uniform(-0.3, 0.3)),
+    *(
+        make(gain)
+        for make in (Xavier, XavierNormal, He, HeUniform, FanInUniform, LecunNormal)
+        for gain in (1.0, "auto")
+    ),
+    *(
+        VarianceScaling(gain, mode, kind)
+        for gain, mode, kind in (
+            (1.0, "fan_in", "normal"),
+            ("auto", "fan_in", "normal"),
+            ("auto", "fan_out", "normal"),
+            (3.0, "fan_avg", "normal"),
+            ("auto", "fan_avg", "uniform"),
+            (0.5, "fan_out", "truncated_normal"),
+        )
+    ),
 ]
 
 
@@ -76,11 +104,11 @@ def test_mean_and_variance_are_those_of_the_formula(init, layer):
     assert abs(w.mean()) < 4 * math.sqrt(variance / n)
     assert abs(w.var() / variance - 1) < 4 * math.sqrt(2 / n)
     kurtosis = (w**4).mean() / w.var() ** 2
-    assert abs(kurtosis - (9 / 5 if isinstance(init, UNIFORM) else 3)) < 4 * math.sqrt(96 / n)
+    assert abs(kurtosis - KURTOSIS[get_distribution(init)]) < 4 * math.sqrt(96 / n)
 
 
 @pytest.mark.parametrize("layer", LAYERS)
-@pytest.mark.parametrize("init", [HeUniform(), FanInUniform(), Uniform(-1.0, 1.0), Xavier("auto")], ids=str)
+@pytest.mark.parametrize("init", [HeUniform(SQRT2), FanInUniform(1.0), Uniform(-1.0, 1.0), Xavier("auto")], ids=str)
 def test_a_uniform_init_fills_its_bounds(init, layer):
     model = LAYERS[layer]
     w = sample(nn.Sequential(model), init, gain=1.7)["0.weight"]
@@ -96,6 +124,13 @@ def test_a_uniform_init_takes_any_two_numbers_in_order():
     assert_refused(lambda: Uniform(1.0, 0.5), "low", "at most high", "1 and 0.5")
 
 
+def test_truncated_variance_scaling_is_the_widened_distribution_of_scipy():
+    w = sample(nn.Linear(500, 300), VarianceScaling(3.0, "fan_out", "truncated_normal"))["weight"].flatten()
+    scale = math.sqrt(9 / 300 / truncnorm.var(-2, 2))
+    assert w.abs().max() <= 2 * scale * (1 + 1e-6)
+    assert kstest(w, truncnorm(-2, 2, scale=scale).cdf).pvalue > 0.01
+
+
 @pytest.mark.parametrize("std", [0.05, 2.0])
 def test_a_truncated_normal_is_that_of_scipy(std):
     w = sample(nn.Linear(500, 300), TruncatedNormal(std))["weight"]
@@ -107,11 +142,13 @@ def test_a_truncated_normal_is_that_of_scipy(std):
 def test_the_bound_by_fan_in_is_that_of_torchs_own_layers(layer):
     """torch draws kaiming_uniform with a = sqrt(5), which is U(-1/sqrt(m), 1/sqrt(m))."""
     bound = 1 / math.sqrt(nn.init._calculate_fan_in_and_fan_out(layer.weight)[0])
-    for w in (sample(layer, init)["weight"] for init in (FanInUniform(), KeepModuleInit())):
+    for w in (sample(layer, init)["weight"] for init in (FanInUniform(1.0), KeepModuleInit())):
         assert 0.9 * bound < w.abs().max() <= bound
 
 
-@pytest.mark.parametrize("make", [Xavier, XavierNormal, Orthogonal, VarianceScaling])
+@pytest.mark.parametrize(
+    "make", [Xavier, XavierNormal, He, HeUniform, FanInUniform, LecunNormal, Orthogonal, scale_variance]
+)
 def test_an_explicit_gain_replaces_that_of_the_activation(make):
     weights = [sample(nn.Linear(5, 4), make(2.0), gain=gain)["weight"] for gain in (1.0, 5.0)]
     assert torch.equal(*weights)
@@ -119,7 +156,16 @@ def test_an_explicit_gain_replaces_that_of_the_activation(make):
 
 @pytest.mark.parametrize(
     ("init", "activation"),
-    [("xavier", "relu"), ("xavier_normal", "elu"), ("orthogonal", "leaky_relu"), ("variance_scaling", "gelu")],
+    [
+        ("he", "tanh"),
+        ("he_uniform", "selu"),
+        ("lecun_normal", "relu"),
+        ("fan_in_uniform", "relu"),
+        ("xavier", "relu"),
+        ("xavier_normal", "elu"),
+        ("orthogonal", "leaky_relu"),
+        ("variance_scaling", "gelu"),
+    ],
 )
 def test_auto_is_the_gain_of_the_activation_of_the_run(init, activation):
     overrides = (f"activation={activation}", f"init={init}")
@@ -133,7 +179,7 @@ def test_he_keeps_the_mean_square_level_through_thirty_relu_layers():
     x = torch.randn(200, 400, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
     model = nn.Sequential(*(nn.Linear(400, 400, bias=False) for _ in range(30)))
     first = x.square().mean()
-    for w in sample(model, He()).values():
+    for w in sample(model, He(SQRT2)).values():
         x = (x @ w.T).relu()
     assert 1 / 4 < 2 * x.square().mean() / first < 8
 
@@ -143,14 +189,14 @@ def test_variance_scaling_keeps_the_mean_square_of_a_normal_input_through_an_act
     """By sampling: z ~ N(0, 1), then W f(z)."""
     activation = make_option("activation", name)
     z = torch.randn(1000, 400, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
-    w = sample(nn.Linear(400, 2000, bias=False), VarianceScaling("auto"), gain=activation.gain)["weight"]
+    w = sample(nn.Linear(400, 2000, bias=False), scale_variance("auto"), gain=activation.gain)["weight"]
     assert (activation().double()(z) @ w.T).square().mean().item() == pytest.approx(1.0, abs=0.1)
 
 
 def test_variance_scaling_draws_the_weights_of_he_and_of_lecun_by_their_gains():
     layer = nn.Linear(50, 40)
-    for gain, twin in ((math.sqrt(2), He()), (1.0, LecunNormal())):
-        torch.testing.assert_close(sample(layer, VarianceScaling(gain)), sample(layer, twin), rtol=1e-6, atol=0)
+    for gain, twin in ((math.sqrt(2), He(SQRT2)), (1.0, LecunNormal(1.0))):
+        torch.testing.assert_close(sample(layer, scale_variance(gain)), sample(layer, twin), rtol=1e-6, atol=0)
 
 
 @pytest.mark.parametrize("name", list_options("init"))
@@ -177,7 +223,7 @@ def test_another_layer_does_not_change_the_values_of_the_layers_before_it(name):
 
 
 def test_two_layers_of_one_shape_have_different_values():
-    w = sample(nn.Sequential(nn.Linear(5, 5), nn.Linear(5, 5)), He())
+    w = sample(nn.Sequential(nn.Linear(5, 5), nn.Linear(5, 5)), He(SQRT2))
     assert not torch.equal(w["0.weight"], w["1.weight"])
 
 
@@ -203,7 +249,7 @@ def test_an_orthogonal_stack_changes_no_length_at_any_depth():
     """Saxe, McClelland and Ganguli 2014, section 3; Gaussian matrices of the same scale lose the smallest directions."""
     deep = nn.Sequential(*(nn.Linear(20, 20, bias=False) for _ in range(100)))
     orthogonal, gaussian = (
-        torch.linalg.multi_dot(list(sample(deep, i).values())) for i in (Orthogonal(1.0), LecunNormal())
+        torch.linalg.multi_dot(list(sample(deep, i).values())) for i in (Orthogonal(1.0), LecunNormal(1.0))
     )
     torch.testing.assert_close(torch.linalg.svdvals(orthogonal), torch.ones(20, dtype=torch.float64))
     assert torch.linalg.svdvals(gaussian)[-1] < 1e-6
@@ -297,7 +343,7 @@ def test_the_logarithm_of_a_gradient_walks_without_drift(units):
     width = 30
     mean, error = measure_drift(RandomWalk(units), width, units)
     assert abs(mean) < 4 * error + 0.0015  # how far the paper's fit is off at this width
-    other, error = measure_drift(He() if units == "relu" else LecunNormal(), width, units)
+    other, error = measure_drift(He(SQRT2) if units == "relu" else LecunNormal(1.0), width, units)
     assert other < -10 * error
     assert abs(other + (2.5 if units == "relu" else 1) / width) < 4 * error + 0.006
 

@@ -135,7 +135,7 @@ def test_layers_after_the_copied_ones_may_differ(source):
 
 
 def test_a_default_that_needs_the_whole_network_is_refused():
-    Pretrained("x", None, False, He())
+    Pretrained("x", None, False, He(2**0.5))
     Pretrained("x", None, False, KeepModuleInit())
     assert_refused(lambda: Pretrained("x", None, False, Lsuv(0.1, 1)), "default", "Lsuv")
 

@@ -66,14 +66,21 @@ def load_config(
 
 def add_missing_keys(content: Mapping[str, Any]) -> dict[str, Any]:
     """Return a stored configuration with the keys that were added since, at the values that they had."""
-    content = dict(content)
+    content = {key: _add_keys(node) for key, node in content.items()}
     if "batch_size" in content:  # the configuration has settings
         content |= {key: value for key, value in ADDED_SETTINGS.items() if key not in content}
-    for name, node in content.items():
-        if isinstance(node, dict) and "_target_" in node:
-            added = ADDED_KEYS.get(str(node["_target_"]), {}) | (ADDED_DATA_KEYS if name == "data" else {})
-            content[name] = node | {key: value for key, value in added.items() if key not in node}
+    data = content.get("data")
+    if isinstance(data, dict) and "_target_" in data:
+        content["data"] = data | {key: value for key, value in ADDED_DATA_KEYS.items() if key not in data}
     return content
+
+
+def _add_keys(node: Any) -> Any:
+    """Return a node with the missing keys of its options, at any depth."""
+    if not isinstance(node, dict):
+        return node
+    added = ADDED_KEYS.get(str(node.get("_target_")), {})
+    return {key: _add_keys(value) for key, value in node.items()} | {k: v for k, v in added.items() if k not in node}
 
 
 def check_untrusted(

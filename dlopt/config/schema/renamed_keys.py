@@ -40,6 +40,12 @@ _ADDED_TO_BOTH: dict[str, Any] = {"group": None, "time": None, "validation_path"
 ADDED_KEYS: dict[str, dict[str, Any]] = {
     "dlopt.data.table.TableData": {"encoding": "auto", "dates": [], "date_format": "auto", **_ADDED_TO_BOTH},
     "dlopt.data.arrays.ArrayData": {"memory_map": "auto", "lengths": None, **_ADDED_TO_BOTH},
+    "dlopt.activation.gelu.GELU": {"approximate": "none"},
+    "dlopt.init.fan_in_uniform.FanInUniform": {"gain": 1.0},
+    "dlopt.init.he.He": {"gain": 1.4142135623730951},
+    "dlopt.init.he_uniform.HeUniform": {"gain": 1.4142135623730951},
+    "dlopt.init.lecun_normal.LecunNormal": {"gain": 1.0},
+    "dlopt.init.variance_scaling.VarianceScaling": {"mode": "fan_in", "distribution": "normal"},
     "dlopt.loss.cross_entropy.CrossEntropy": {"class_weights": None},
     "dlopt.loss.hinge.Hinge": {"class_weights": None},
     "dlopt.loss.nll.NegativeLogLikelihood": {"class_weights": None},
