@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from typing import Any, ClassVar, Protocol, Self
+from typing import Any, ClassVar, Protocol, Self, runtime_checkable
 
 from torch import Tensor, nn
 
@@ -61,6 +61,20 @@ class Normalization(Protocol):
     def __call__(self, features: int, dims: int) -> nn.Module | None: ...
 
 
+@runtime_checkable
+class NormalizationOfWeights(Normalization, Protocol):
+    """A normalization of the weights of a network in place of its activations: __call__ returns None."""
+
+    def replace_weights(self, model: nn.Module) -> nn.Module:
+        """Return the network with weights that are functions of other parameters; it may be changed in place.
+
+        Raise ValueError if it has no weights to replace.
+        """
+
+    def initialize(self, w: Tensor, model: nn.Module, fixed: Collection[str]) -> Tensor:
+        """Return the initial weights, (P,), after the inits have drawn them; parameters in `fixed` keep theirs."""
+
+
 class BatchStatisticsModule(nn.Module):
     """A module that uses statistics of the batch in training and their moving average in inference.
 
@@ -71,10 +85,13 @@ class BatchStatisticsModule(nn.Module):
     For steps of sequences of different lengths, `forward` is called with inputs (B, features) and a second argument,
     the mask (B,) of the steps that are not padding; the statistics must leave out the others.
 
+    A module that also reads its buffers in training sets uses_stored_statistics = True.
+
     A frozen module stays in inference: `train` leaves `training` False, so the stored statistics are used and kept.
     """
 
     normalizes: ClassVar[bool] = True
+    uses_stored_statistics: ClassVar[bool] = False
     frozen: bool = False
     momentum: float
     batch_stats: dict[str, Tensor]

@@ -152,6 +152,12 @@ def build_network(
         return None
     if not dataset.has_inputs:
         ignore_inputs(model)
+    normalization = components.require("normalization")
+    if isinstance(normalization, parts.NormalizationOfWeights):
+        called.add("normalization")
+        model = call("normalization", partial(normalization.replace_weights, model), problems)
+        if model is None:
+            return None
     if any("activates" in vars(module) for module in model.modules()):  # marked by the factory, not by its class
         called.add("activation")
     unused = [group for group in ("activation", "normalization") if group not in called]
@@ -217,6 +223,8 @@ def build_initial_weights(
     first_batch = prng.key(settings.seed, "first_batch")
     try:
         w = sample_initial_weights(model, Layout.of(model), init, bias, gain, key, dtype, network.initialized)
+        if isinstance(components["normalization"], parts.NormalizationOfWeights):
+            w = components["normalization"].initialize(w, model, network.initialized)
         if resumes:
             return w
         start = partial(MiniBatchInitProbe, model, components["loss"], train, dtype, first_batch)

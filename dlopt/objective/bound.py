@@ -107,9 +107,11 @@ class BoundNetwork(FunctionalNetwork):
             site.set_key(_key_to_device(_site_key(key, site, owner), self.w.device))
 
     def copy_at(self, w: Tensor) -> BoundNetwork:
-        """Return another such network, bound to a copy of w."""
+        """Return another such network, bound to a copy of w, with the same buffers."""
         owners = list(self.sites.values())
-        return BoundNetwork(copy.deepcopy(self.model), self.layout, owners, w.clone(), compiled=self.compiled)
+        shared = {id(buffer): buffer for buffer in self.model.buffers()}
+        model = copy.deepcopy(self.model, shared)
+        return BoundNetwork(model, self.layout, owners, w.clone(), compiled=self.compiled)
 
     def gather_gradient(self, pieces: Sequence[Tensor | None], *, reuse: bool) -> Tensor:
         """Return the pieces as one vector: a new one, or one of two buffers in turn.

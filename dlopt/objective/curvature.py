@@ -82,7 +82,7 @@ class GaussNewtonGraph(CurvatureGraph):
     def build(self, batch: MicroBatch, key: Key) -> None:
         problem, network = self.problem, self.network
         loss, *rules = problem.with_lane_values(problem.varying)
-        self._outputs = problem.outputs(network, rules, self.at, batch.inputs, key, own=False, part=batch.share.part)
+        self._outputs = problem.outputs(network, rules, self.at, batch.inputs, key, varying={}, part=batch.share.part)
         self._u = torch.zeros_like(self._outputs, requires_grad=True)
         self._transposed = torch.autograd.grad(
             self._outputs, network.parameters, self._u, create_graph=True, allow_unused=True
@@ -143,7 +143,7 @@ def gauss_newton_product(
 
     def outputs(w: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         network = problem.functional
-        z = problem.outputs(network, rules, w, x, key, own=bool(varying), part=share.part)
+        z = problem.outputs(network, rules, w, x, key, varying=varying, part=share.part)
         return z, network.pop_batch_stats()
 
     def slopes(z: Tensor) -> Tensor:

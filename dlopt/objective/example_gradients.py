@@ -64,7 +64,7 @@ def _within_batch(
     loss, *rules = problem.with_lane_values(varying)
 
     def losses(w: Tensor) -> Tensor:
-        outputs = problem.outputs(problem.functional, rules, w, x, key, own=bool(varying))
+        outputs = problem.outputs(problem.functional, rules, w, x, key, varying=varying)
         problem.functional.pop_batch_stats()
         examples = outputs.unsqueeze(1), problem.targets(rules, y).unsqueeze(1)
         return vmap(lambda z, target: problem.evaluate(loss, z, target, {})[0])(*examples)

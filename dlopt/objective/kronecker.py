@@ -37,7 +37,7 @@ def compute_factors(
     def evaluate(visit: Callable[[int, Tensor, Tensor], Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
         network = problem.functional
         with _visit_layers(problem.model, layers, visit):
-            z = problem.outputs(network, rules, w, x, key, own=bool(varying), part=share.part)
+            z = problem.outputs(network, rules, w, x, key, varying=varying, part=share.part)
         return z, network.pop_batch_stats()
 
     uses: list[tuple[int, Tensor]] = []  # layers with their inputs

@@ -43,12 +43,16 @@ from dlopt.prng import Key
 
 _NO_CONTEXT = nullcontext()
 
+STORED = -1
+"""The number of the network among the parts in `varying`, whose fields are its buffers."""
+
 
 class Problem:
     """A network with its loss and regularization, for one run (w of shape (P,)) or for E lanes (w of shape (E, P)).
 
-    varying holds the hyperparameters in which lanes differ: (part, field) -> tensor (E,). Part 0 is the loss, part i
-    the i-th regularization. running holds the buffers of normalizations, with the leading shape of w. clip, if given,
+    varying holds the numbers in which lanes differ: (part, field) -> tensor (E,). Part 0 is the loss, part i the i-th
+    regularization. Part STORED is the network, with the running buffers that it reads in training, (E, ...). running
+    holds the buffers of normalizations, with the leading shape of w. clip, if given,
     is applied to gradients. precision, if given, is the type of autocast. compiled has torch.compile compile the
     network, for a single run. micro_batch_size, if given, is the largest number of examples that a forward and backward
     pass of training takes. evaluations counts what optimizers have asked for.
@@ -95,6 +99,13 @@ class Problem:
             for name, module in self.functional.normalizations.items()
             for key, b in module.named_buffers()
         }
+        self.varying |= self._find_stored_statistics()
+
+    def _find_stored_statistics(self) -> dict[tuple[int, str], Tensor]:
+        """Return the running buffers of lanes that the network reads in training; one run has them in its modules."""
+        modules = self.functional.normalizations.items() if self.lanes is not None else ()
+        names = [f"{name}.{key}" for name, m in modules if m.uses_stored_statistics for key, _ in m.named_buffers()]
+        return {(STORED, name): self.running[name] for name in names}
 
     @property
     def is_random(self) -> bool:
@@ -118,7 +129,7 @@ class Problem:
         """
         network = network or self.functional
         loss, *rules = self.with_lane_values(varying)
-        outputs = self.outputs(network, rules, w, x, key, own=bool(varying), part=share.part)
+        outputs = self.outputs(network, rules, w, x, key, varying=varying, part=share.part)
         value, evaluation = self.evaluate(loss, outputs, self.targets(rules, y), network.pop_batch_stats())
         if share is not WHOLE:
             value = value * share.fraction
@@ -161,10 +172,10 @@ class Problem:
         x: Tensor,
         key: Key,
         *,
-        own: bool,
+        varying: Mapping[tuple[int, str], Tensor],
         part: int = 0,
     ) -> Tensor:
-        """Return the outputs of a network in training, of one lane; own: the lane has rules of its own.
+        """Return the outputs of a network in training, of one lane with its own numbers `varying`.
 
         With auxiliary outputs they have shape (B, 1 + heads, outputs); in inference mode there are none.
         Each micro-batch, by its number `part`, has masks and noise of its own; noise of the weights is common to all.
@@ -176,8 +187,9 @@ class Problem:
         for i, rule in enumerate(rules) if "weights" in self._overridden else ():
             at = rule.weights(at, prng.fold_in(key, WEIGHT_KEYS + i), self.layout)
         network.set_keys(examples_key)
-        with network.use_rules(rules, self.regularization) if own else _NO_CONTEXT, self._autocast(x):
-            result = network(at, x)
+        stored = {name: value for (owner, name), value in varying.items() if owner == STORED} or None
+        with network.use_rules(rules, self.regularization) if varying else _NO_CONTEXT, self._autocast(x):
+            result = network(at, x, stored)
         outputs = auxiliary.stack_outputs(result) if self._has_heads else auxiliary.get_output(result)
         return outputs if outputs.dtype == w.dtype else outputs.to(w.dtype)
 
@@ -278,7 +290,7 @@ class Problem:
 
         def call(w: Tensor, x: Tensor, varying: dict[Any, Tensor]) -> dict[str, Tensor]:
             _, *rules = self.with_lane_values(varying)
-            self.outputs(self.functional, rules, w, x, Key(0, 0), own=bool(varying))
+            self.outputs(self.functional, rules, w, x, Key(0, 0), varying=varying)
             return self.functional.pop_batch_stats()
 
         with torch.no_grad():
@@ -314,12 +326,14 @@ class Problem:
         """Keep only these lanes, given by their indices."""
         self.lanes = len(lanes)
         self.running = {name: b[lanes] for name, b in self.running.items()}
-        self.varying = {name: v[lanes] for name, v in self.varying.items()}
+        self.varying = {name: v[lanes] for name, v in self.varying.items()} | self._find_stored_statistics()
 
     def with_lane_values(self, varying: Mapping[tuple[int, str], Tensor]) -> list[Any]:
         """Return the loss and the regularizations with a lane's own hyperparameters."""
         parts: list[Any] = [self.loss, *self.regularization]
         for (i, field), value in varying.items():
+            if i == STORED:
+                continue
             parts[i] = dotted_fields.replace_fields(parts[i], {field: value})
         return parts
 

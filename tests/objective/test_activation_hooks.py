@@ -122,7 +122,7 @@ class Noisy(nn.Module):
 
 KINKED = {
     "relu": True, "leaky_relu": True, "prelu": True, "selu": True, "elu": False, "gelu": False, "silu": False,
-    "softplus": False, "tanh": False, "sigmoid": False, "linear": False,
+    "softplus": False, "tanh": False, "sigmoid": False, "linear": False, "hardswish": True, "mish": False,
 }  # fmt: skip
 """By their formulas: whether the slope jumps. The slope of ELU is continuous for alpha = 1."""
 

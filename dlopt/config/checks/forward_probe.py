@@ -249,7 +249,8 @@ def check_smallest_batch(
     single: list[str] = []
 
     def find_single(name: str, module: nn.Module, inputs: Any, _: Any) -> None:
-        is_normalized = isinstance(module, parts.BatchStatisticsModule) and not module.frozen
+        uses_batch = isinstance(module, parts.BatchStatisticsModule) and module.normalizes
+        is_normalized = uses_batch and not module.frozen
         if is_normalized and inputs[0].numel() == inputs[0].shape[1:2].numel():
             single.append(name)
 
