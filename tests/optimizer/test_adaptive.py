@@ -1,0 +1,91 @@
+"""radam against torch, step by step."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+from helpers import make_option
+from test_optimizers import Given, trace
+from torch import nn
+
+from dlopt.activation.tanh import Tanh
+from dlopt.arch.cnn import CNN
+from dlopt.base.layout import Layout
+from dlopt.normalization.none import NoNormalization
+
+STEPS = 50
+
+
+def make_network():
+    """Kernels, a matrix and biases."""
+    torch.manual_seed(0)
+    return CNN((2, 7), 3, Tanh(), NoNormalization(), lambda site: None, [4, 3], [3, 2], 1, 1).double()
+
+
+def draw_batches():
+    torch.manual_seed(1)
+    return torch.randn(STEPS, 10, 2, 7, dtype=torch.float64), torch.randint(3, (STEPS, 10))
+
+
+def trace_twin(make_step):
+    """Return w after each step of a twin; make_step returns a function of t = 1, 2, ... that updates the network."""
+    model, iterates = make_network(), []
+    step = make_step(model)
+    for t, (x, y) in enumerate(zip(*draw_batches(), strict=True), start=1):
+        model.zero_grad()
+        F.cross_entropy(model(x), y).backward()
+        with torch.no_grad():
+            step(t)
+        iterates.append(nn.utils.parameters_to_vector(model.parameters()).detach())
+    return torch.stack(iterates)
+
+
+def follow(option, make_step, **keys):
+    """Compare the iterates of an option with those of a twin, and require that they move."""
+    ours = trace(make_option("optimizer", option, **keys), make_network(), *draw_batches())[0]
+    torch.testing.assert_close(ours, trace_twin(make_step), rtol=1e-6, atol=1e-9)
+    assert (ours[-1] - ours[0]).norm() > 0.01
+
+
+def wrap(kind, of_weights=None, **keys):
+    """Return make_step for a class of torch's form, with keys that only weights have."""
+
+    def make_step(model):
+        parameters = list(model.parameters())
+        weights = [p for p in parameters if p.ndim > 1]
+        others = [p for p in parameters if p.ndim == 1]
+        optimizer = kind([{"params": weights, **(of_weights or {})}, {"params": others}], **keys)
+        return lambda t: optimizer.step()
+
+    return make_step
+
+
+RADAM = [
+    {"lr": 0.003, "beta1": 0.9, "beta2": 0.999, "eps": 1e-8},
+    {"lr": 0.1, "beta1": 0.5, "beta2": 0.9, "eps": 1e-2},
+    {"lr": 0.1, "beta1": 0.9, "beta2": 0.6, "eps": 1e-8},
+]
+"""rho passes 5 at step 6, at step 7 and never."""
+
+
+@pytest.mark.parametrize("keys", RADAM)
+def test_radam_takes_the_steps_of_torch(keys):
+    theirs = {"lr": keys["lr"], "betas": (keys["beta1"], keys["beta2"]), "eps": keys["eps"]}
+    follow("radam", wrap(torch.optim.RAdam, **theirs), **keys)
+
+
+@pytest.mark.parametrize("option", ["radam"])
+@pytest.mark.parametrize(("dtype", "rtol"), [(torch.float64, 1e-10), (torch.float32, 1e-4)])
+def test_the_kernel_of_a_single_run_takes_the_steps_of_a_lane(option, dtype, rtol):
+    """Neither changes the gradient."""
+    torch.manual_seed(0)
+    layout, rule = Layout.of(nn.Linear(20, 10)), make_option("optimizer", option)
+    one = torch.randn(layout.size, dtype=dtype)
+    lane = one[None].clone()
+    states = [rule.init(one, layout), rule.init(lane, layout)]
+    for _ in range(STEPS):
+        g = torch.randn(layout.size, dtype=dtype) * 10.0 ** torch.randint(-3, 4, (layout.size,))
+        before = g.clone()
+        one, states[0], *_ = rule.step(one, states[0], Given(g, layout))
+        lane, states[1], *_ = rule.step(lane, states[1], Given(g[None], layout))
+        torch.testing.assert_close(one, lane[0], rtol=rtol, atol=rtol)
+        assert torch.equal(g, before)
