@@ -23,9 +23,11 @@ from helpers import (
 )
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
+from pytorch_optimizer.lr_scheduler.rex import REXScheduler
 
 from dlopt.cli import main
 from dlopt.config.build import build
+from dlopt.config.compose.nested_options import to_hydra
 from dlopt.config.problems import ConfigError
 from dlopt.parts import TrainingTime
 from dlopt.schedule.constant import ConstantSchedule
@@ -35,13 +37,18 @@ from dlopt.schedule.harmonic import Harmonic
 from dlopt.schedule.inverse_sqrt import InverseSqrt
 from dlopt.schedule.inverse_time import InverseTime
 from dlopt.schedule.linear import LinearDecay
+from dlopt.schedule.multistep import MultiStep
 from dlopt.schedule.one_cycle import OneCycle
 from dlopt.schedule.plateau import Plateau
 from dlopt.schedule.polynomial import Polynomial
 from dlopt.schedule.ramp import Ramp
+from dlopt.schedule.rex import Rex
+from dlopt.schedule.sequence import ScheduleSequence
 from dlopt.schedule.step import StepDecay
+from dlopt.schedule.triangular import Triangular
 from dlopt.schedule.warm_restarts import WarmRestarts
 from dlopt.schedule.warmup import Warmup
+from dlopt.schedule.wsd import WarmupStableDecay
 
 relaxed = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow], max_examples=40)
 SCHEDULES = {name: make_option("schedule", name) for name in list_options("schedule")}
@@ -79,6 +86,18 @@ decays = st.one_of(
     st.builds(Harmonic, offsets, units),
     st.builds(LinearDecay, finals, taus, units),
     st.builds(Polynomial, st.floats(0.1, 5), finals, taus, units),
+    st.builds(
+        MultiStep, st.lists(st.integers(1, 100), unique=True).map(sorted), st.floats(0, 1, exclude_min=True), units
+    ),
+    st.builds(Rex, st.floats(0, 0.99), finals, taus, units),
+    st.builds(
+        WarmupStableDecay,
+        st.just(0.0),
+        st.floats(0, 1),
+        st.sampled_from(["linear", "cosine", "one_minus_sqrt"]),
+        finals,
+        st.just("run"),
+    ),
     st.builds(Ramp, st.just(1.0), st.floats(0.01, 1), st.sampled_from(["linear", "geometric"]), taus, units),
 )
 """Schedules that start at one and never rise."""
@@ -99,8 +118,8 @@ def test_the_factor_is_finite_and_not_negative(name, time):
 @schedules
 @pytest.mark.parametrize("steps", [1, 2, 1000])
 def test_a_run_of_any_length_has_a_first_step_that_moves(name, steps):
-    if name == "warmup" and steps < 5:
-        pytest.skip("a run shorter than its warm-up is refused")
+    if name in ("warmup", "sequence") and steps < 10:
+        pytest.skip("a run shorter than its first part is refused")
     assert 0 < SCHEDULES[name](TrainingTime(0, steps, 1)) < math.inf
 
 
@@ -134,6 +153,15 @@ def test_epochs_of_one_step_are_steps(time, k, gamma, every):
         (Polynomial(k + 0.1, gamma, every, "steps"), Polynomial(k + 0.1, gamma, every, "epochs")),
         (WarmRestarts(every, 2, gamma, "steps"), WarmRestarts(every, 2, gamma, "epochs")),
         (Ramp(gamma, k, "linear", every, "steps"), Ramp(gamma, k, "linear", every, "epochs")),
+        (Rex(0.5, gamma, every, "steps"), Rex(0.5, gamma, every, "epochs")),
+        (MultiStep([every, 60], gamma, "steps"), MultiStep([every, 60], gamma, "epochs")),
+        *(
+            (
+                Triangular(gamma, every, k + 0.1, mode, 0.9, "steps"),
+                Triangular(gamma, every, k + 0.1, mode, 0.9, "epochs"),
+            )
+            for mode in ("triangular", "triangular2", "exp_range")
+        ),
     ):
         assert one(time) == other(time)
 
@@ -290,6 +318,70 @@ def test_one_cycle_at_its_first_step_its_peak_and_its_last():
     assert trace(OneCycle(0.04, 0.0, 0.001), 3) == pytest.approx([1.0, (1 + 0.001) / 2, 0.001])
 
 
+def test_multistep_falls_at_its_milestones():
+    """In epochs of ten steps: 0.7 epochs is step 7, although 0.7 * 10 is rounded up."""
+    factors = trace(MultiStep([0.7, 1, 2.5], 0.5, "epochs"), 30, per_epoch=10)
+    assert factors == [1.0] * 7 + [0.5] * 3 + [0.25] * 15 + [0.125] * 5
+    assert trace(MultiStep([], 0.5, "steps"), 3) == [1.0] * 3
+    assert_refused(lambda: MultiStep([3, 3], 0.5, "steps"), "milestones", "must increase, got 3 before 3")
+    assert MultiStep([2, 4], 0.5, "epochs").span(TrainingTime(0, 13, 3)) is None
+    assert MultiStep([2, 4], 0.5, "epochs").span(TrainingTime(0, 12, 3)) == 13
+
+
+@pytest.mark.parametrize("mode", ["triangular", "triangular2", "exp_range"])
+@pytest.mark.parametrize("down", [None, 5])
+def test_triangular_has_the_modes_of_torch(mode, down):
+    ours = Triangular(0.2, 7, down, mode, 0.97, "steps")
+    theirs = trace_torch(
+        lambda rule, s: s.CyclicLR(rule, 0.2, 1.0, 7, down, mode=mode, gamma=0.97, cycle_momentum=False), 60
+    )
+    assert trace(ours, 60) == pytest.approx(theirs, rel=1e-9)
+    cycle = 7 + (down or 7)
+    assert [ours.span(TrainingTime(0, n, 3)) for n in (1, cycle, cycle + 1)] == [cycle, cycle, 2 * cycle]
+
+
+def test_rex_is_the_ratio_of_the_paper():
+    """Chen, Wolfe and Kyrillidis 2022: (1 - z) / (1/2 + 1/2 (1 - z)); and as another implementation has it."""
+    z = [t / 40 for t in range(40)]
+    assert trace(Rex(0.5, 0.0, None, "steps"), 40) == pytest.approx([(1 - x) / (0.5 + 0.5 * (1 - x)) for x in z])
+    theirs = REXScheduler(torch.optim.SGD([torch.nn.Parameter(torch.zeros(()))], lr=1.0), 40, 1.0, 0.1)
+    after = [theirs.get_lr(), *(theirs.step() for _ in range(59))]  # its constructor makes the first step
+    assert trace(Rex(0.5, 0.1, 40, "steps"), 60) == pytest.approx(after)
+    assert trace(Rex(0.0, 0.1, 40, "steps"), 60) == pytest.approx(trace(LinearDecay(0.1, 40, "steps"), 60))
+
+
+WSD_DECAYS = {
+    "linear": lambda rule, s: s.LinearLR(rule, 1.0, 0.1, 12),
+    "cosine": lambda rule, s: s.CosineAnnealingLR(rule, 12, eta_min=0.1),
+    "one_minus_sqrt": lambda rule, s: s.LambdaLR(rule, lambda t: 0.1 + 0.9 * (1 - (t / 12) ** 0.5)),
+}
+
+
+@pytest.mark.parametrize("shape", WSD_DECAYS)
+@pytest.mark.parametrize(("warmup", "decay", "unit"), [(10, 12, "steps"), (2.5, 3, "epochs"), (0.2, 0.24, "run")])
+@pytest.mark.filterwarnings("ignore:The epoch parameter in")
+def test_wsd_is_a_sequence_of_torchs_schedulers(shape, warmup, decay, unit):
+    """torch's first factor is the start; it is whole after total_iters steps, here at the last step of the climb."""
+    theirs = trace_torch(
+        lambda rule, s: s.SequentialLR(
+            rule, [s.LinearLR(rule, 0.1, 1.0, 9), s.ConstantLR(rule, 1.0, 1), WSD_DECAYS[shape](rule, s)], [10, 38]
+        ),
+        50,
+    )
+    assert trace(WarmupStableDecay(warmup, decay, shape, 0.1, unit), 50, per_epoch=4) == pytest.approx(theirs, rel=1e-9)
+
+
+@relaxed
+@given(steps=st.integers(1, 300), share=st.floats(0, 1))
+def test_wsd_fits_any_run_unless_its_parts_are_longer(steps, share):
+    factors = trace(WarmupStableDecay(share, 1 - share, "linear", 0.0, "run"), steps)
+    top = factors.index(max(factors))
+    assert factors == [*sorted(factors[:top]), *sorted(factors[top:], reverse=True)]
+    assert max(factors) == 1.0
+    with pytest.raises(ValueError, match="longer than the run, 9; make warmup or decay smaller"):
+        WarmupStableDecay(5, 5, "linear", 0.0, "steps")(TrainingTime(0, 9, 5))
+
+
 # ------------------------------------------------------------------------------------------- warm-up
 
 
@@ -338,6 +430,54 @@ def test_warmups_follow_one_another():
     twice = Warmup(2, "steps", 0.0, Warmup(2, "steps", 0.5, Cosine(0.0)))
     assert trace(twice, 8)[:4] == [0.5, 1.0, 0.75, 1.0]
     assert trace(twice, 8)[4:] == trace(Cosine(0.0), 4)
+
+
+# ------------------------------------------------------------------------------------------- sequence
+
+
+@relaxed
+@given(n=st.integers(1, 60), rest=st.integers(0, 30), first=decays, then=decays)
+def test_each_part_of_a_sequence_has_a_run_of_its_own(n, rest, first, then):
+    f = trace(ScheduleSequence(n, "steps", first, then), n + rest, per_epoch=7)
+    assert f == trace(first, n, per_epoch=7) + trace(then, rest, per_epoch=7)
+
+
+def test_sequences_follow_one_another_and_know_their_length():
+    three = ScheduleSequence(
+        2, "steps", Cosine(0.0), ScheduleSequence(0.5, "epochs", Rex(0.5, 0.0, None, "steps"), Cosine(0.1))
+    )
+    assert trace(three, 10, per_epoch=8) == [
+        *trace(Cosine(0.0), 2),
+        *trace(Rex(0.5, 0.0, None, "steps"), 4),
+        *trace(Cosine(0.1), 4),
+    ]
+    assert three.span(TrainingTime(0, 10, 8)) == 10
+    assert ScheduleSequence(4, "steps", Cosine(0.0), Exponential(0.1, "steps")).span(TrainingTime(0, 9, 3)) is None
+    assert trace(ScheduleSequence(4, "steps", Cosine(0.0), Cosine(0.0)), 4) == trace(Cosine(0.0), 4)
+    with pytest.raises(ValueError, match="a first part of 10 steps is longer than the run, 9; make length smaller"):
+        ScheduleSequence(2, "epochs", Cosine(0.0), Cosine(0.0))(TrainingTime(0, 9, 5))
+
+
+PARTS = (
+    "schedule=sequence", "schedule.first=linear", "schedule.length=1", "schedule.then=sequence",
+    "schedule.then.first=cosine", "schedule.then.length=3", "schedule.then.unit=steps", "schedule.then.then=multistep",
+)  # fmt: skip
+
+
+def test_a_sequence_is_composed_from_the_command_line_and_checked_by_its_keys():
+    overrides = [to_hydra(text) for text in PARTS]
+    schedule = build_blobs(*overrides).schedule
+    assert schedule == ScheduleSequence(
+        1, "epochs", LinearDecay(0.01, None, "epochs"),
+        ScheduleSequence(3, "steps", Cosine(0.0), MultiStep([30, 60, 80], 0.1, "epochs")),
+    )  # fmt: skip
+    for key, value, words in (
+        ("schedule.then.first.final", "2", ">= 0 and <= 1"),
+        ("schedule.then.then.milestones", "[3,2]", "must increase, got 3 before 2"),
+        ("schedule.then.length", "0", "must be > 0"),
+    ):
+        assert_build_refused(lambda key=key, value=value: build_blobs(*overrides, f"{key}={value}"), key, words)
+    assert_build_refused(lambda: build_blobs(*overrides, "schedule.length=4"), "schedule", "longer than the run, 9")
 
 
 # ------------------------------------------------------------------------------------------- history
@@ -399,6 +539,19 @@ NOTICES = {
     ("ramp", "length=10.5", "unit=steps"): "9 of the 10.5 steps of ramp, up to the factor 0.881",
     ("warm_restarts", "first=1"): "",
     ("warm_restarts", "first=2"): "9 of the 18 steps of warm_restarts, down to the factor 0.933",
+    ("multistep",): "9 of the 241 steps of multistep, where it is still 1",
+    ("multistep", "milestones=[1,2]"): "",
+    ("triangular", "up=1", "down=2"): "",
+    ("triangular", "up=2"): "9 of the 12 steps of triangular, down to the factor 0.75",
+    ("rex", "length=2"): "rex ends after 6 of the run's 9 steps and stays at 0",
+    ("wsd",): "",
+    ("sequence", "length=1"): "",
+    (
+        "sequence",
+        "length=1",
+        "then=linear",
+        "then.tau=1",
+    ): "sequence ends after 6 of the run's 9 steps and stays at 0.01",
     ("warmup", "length=1"): "",
     ("warmup", "length=1", "then=linear", "then.tau=1"): "warmup ends after 6 of the run's 9 steps and stays at 0.01",
     ("custom", "_target_=mine.FourSteps"): "mine ends after 4 of the run's 9 steps and stays at 0.5",
@@ -473,6 +626,22 @@ PARITY = {
         lambda rule, s: s.OneCycleLR(rule, 1.0, 50, cycle_momentum=False),
     ),
     "plateau": (Plateau("val/loss", 0.1, 10, 0.0, 0, 0.0), lambda rule, s: s.ConstantLR(rule, 1.0, 1)),
+    "multistep": (MultiStep([10, 20, 35], 0.3, "steps"), lambda rule, s: s.MultiStepLR(rule, [10, 20, 35], 0.3)),
+    "triangular": (
+        Triangular(0.25, 8, None, "triangular", 0.99, "steps"),
+        lambda rule, s: s.CyclicLR(rule, 0.25, 1.0, 8, cycle_momentum=False),
+    ),
+    "rex": (Rex(0.5, 0.0, None, "steps"), lambda rule, s: s.LambdaLR(rule, lambda t: (50 - t) / (50 - t / 2))),
+    "wsd": (
+        WarmupStableDecay(0.0, 0.4, "linear", 0.1, "run"),
+        lambda rule, s: s.SequentialLR(rule, [s.ConstantLR(rule, 1.0, 1), s.LinearLR(rule, 1.0, 0.1, 20)], [30]),
+    ),
+    "sequence": (
+        ScheduleSequence(5, "epochs", Cosine(0.2), MultiStep([8, 20], 0.5, "steps")),
+        lambda rule, s: s.SequentialLR(
+            rule, [s.CosineAnnealingLR(rule, 20, eta_min=0.2), s.MultiStepLR(rule, [8, 20], 0.5)], [20]
+        ),
+    ),
     # torch's first factor is the start; it is whole after total_iters steps, here at the last step of the climb.
     "warmup": (
         Warmup(10, "steps", 0.1, StepDecay(0.5, 8, "steps")),

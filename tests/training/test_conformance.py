@@ -92,7 +92,7 @@ def problem(group: str, option: str) -> list[str]:
         common += ["arch.widths=[6,6]"]
     if (group, option) == ("loss", "nll"):
         common = [c for c in common if "arch" not in c] + ["arch=custom", "arch._target_=mine.LogProbabilities"]
-    if option == "warmup":
+    if option in ("warmup", "sequence"):
         common += ["schedule.length=1"]
     if (group, option) == ("normalization", "group"):
         common += ["normalization.groups=2"]

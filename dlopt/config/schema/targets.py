@@ -16,7 +16,7 @@ from dlopt.config.compose import groups
 from dlopt.config.problems import Problems, locate_error
 from dlopt.config.schema.renamed_keys import describe_renamed_key
 from dlopt.config.schema.signature import describe_mismatch, read_signature
-from dlopt.errors import did_you_mean
+from dlopt.errors import OptionError, did_you_mean
 
 Node = dict[str, Any]
 
@@ -186,9 +186,17 @@ def _instantiate_own(value: Any, **supplied: Any) -> Any:
         return [_instantiate_own(inner) for inner in value]
     if not isinstance(value, dict):
         return value
-    arguments = {key: _instantiate_own(inner) for key, inner in value.items() if key != "_target_"}
+    arguments = {key: _instantiate_inner(key, inner) for key, inner in value.items() if key != "_target_"}
     target = _dlopt_class(value.get("_target_"))
     return arguments if target is None else target(**arguments, **supplied)
+
+
+def _instantiate_inner(key: str, value: Any) -> Any:
+    """Instantiate what a key holds. An OptionError of a component in it names the component's key from here on."""
+    try:
+        return _instantiate_own(value)
+    except OptionError as error:
+        raise OptionError(f"{key}.{error.key}", str(error)) from error
 
 
 def _import_problem(target: str, error: Exception) -> str:
