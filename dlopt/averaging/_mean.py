@@ -1,11 +1,11 @@
-"""The state that all averages share."""
+"""What averages share: the state of a mean, and the time of its start."""
 
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
 
-from dlopt.parts import Averaging
+from dlopt.parts import Averaging, TrainingTime
 
 
 class MeanState(NamedTuple):
@@ -20,3 +20,9 @@ class RunningMean(Averaging):
 
     def value(self, state: MeanState) -> Tensor:
         return state.w
+
+
+def count_steps(start: float, unit: Literal["steps", "epochs", "run"], time: TrainingTime) -> int:
+    """Return the steps before the start of an average, at most those of the run; run: start is a fraction of it."""
+    steps = start * {"steps": 1, "epochs": time.per_epoch, "run": time.steps}[unit]
+    return round(min(steps, time.steps))

@@ -5,7 +5,7 @@ from typing import Literal
 
 from torch import Tensor
 
-from dlopt.averaging._mean import MeanState, RunningMean
+from dlopt.averaging._mean import MeanState, RunningMean, count_steps
 from dlopt.parts import TrainingTime
 from dlopt.ranges import NonNegative
 
@@ -30,8 +30,7 @@ class Polyak(RunningMean):
     unit: Literal["steps", "epochs", "run"]
 
     def first(self, time: TrainingTime) -> int:
-        start = self.start * {"steps": 1, "epochs": time.per_epoch, "run": time.steps}[self.unit]
-        return round(min(start, time.steps))
+        return count_steps(self.start, self.unit, time)
 
     def update(self, state: MeanState, w: Tensor, time: TrainingTime) -> MeanState:
         n = time.step - self.first(time) + 1

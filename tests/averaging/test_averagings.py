@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 from torch.optim import swa_utils
 
 from dlopt.averaging.ema import ExponentialMovingAverage
+from dlopt.averaging.lawa import LatestWeightAveraging
 from dlopt.averaging.polyak import Polyak
 from dlopt.averaging.swa import StochasticWeightAveraging
 from dlopt.parts import TrainingTime
@@ -40,6 +41,10 @@ def trace_averages(rule, steps=STEPS, per_epoch=PER_EPOCH, iterates=ITERATES):
     return values
 
 
+def make_ema(decay, start=0, interval=1, unit="steps"):
+    return ExponentialMovingAverage(decay, start, interval, unit)
+
+
 @pytest.mark.parametrize(("start", "unit", "first"), [
     (0.0, "steps", 0), (7, "steps", 7), (2, "epochs", 8), (1.5, "epochs", 6), (0.0, "run", 0), (0.5, "run", 15),
     (0.9, "run", 27), (29, "steps", 29),
@@ -54,22 +59,48 @@ def test_polyaks_average_is_the_mean_from_its_start_on(start, unit, first):
 @pytest.mark.parametrize("decay", [0.0, 0.5, 0.9, 0.9999])
 def test_the_exponential_average_is_a_weighted_mean(decay):
     """Kingma and Ba 2015, section 7.2, with its correction written out."""
-    for n, value in enumerate(trace_averages(ExponentialMovingAverage(decay)), start=1):
+    for n, value in enumerate(trace_averages(make_ema(decay)), start=1):
         weights = torch.tensor([(1 - decay) * decay ** (n - i) for i in range(1, n + 1)], dtype=torch.float64)
         expected = torch.einsum("i,ikp->kp", weights, ITERATES[:n]) / (1 - decay**n)
         torch.testing.assert_close(value, expected, rtol=1e-9, atol=1e-11)
 
 
 def test_the_exponential_average_starts_as_the_mean_and_ends_as_that_of_torch():
-    slow = trace_averages(ExponentialMovingAverage(1 - 1e-9))
+    slow = trace_averages(make_ema(1 - 1e-9))
     torch.testing.assert_close(slow[-1], ITERATES.mean(0), rtol=1e-6, atol=1e-6)
     update = swa_utils.get_ema_multi_avg_fn(0.5)
     theirs = [ITERATES[0].clone()]
     for w in ITERATES[1:]:
         update(theirs, [w], None)
-    fast = trace_averages(ExponentialMovingAverage(0.5))
+    fast = trace_averages(make_ema(0.5))
     assert torch.equal(fast[0], ITERATES[0])
     torch.testing.assert_close(fast[-1], theirs[0], rtol=1e-6, atol=1e-6)  # the start is forgotten
+
+
+@pytest.mark.parametrize(("start", "interval", "unit", "steps"), [
+    (0, 7, "steps", [6, 13, 20, 27]), (5, 1, "steps", range(5, STEPS)), (5, 10, "steps", [14, 24]),
+    (1.5, 8, "epochs", [13, 21, 29]), (0.5, 3, "run", [17, 20, 23, 26, 29]),
+])  # fmt: skip
+def test_the_exponential_average_of_some_iterates_is_that_of_a_run_of_these(start, interval, unit, steps):
+    values = trace_averages(make_ema(0.8, start, interval, unit))
+    expected = trace_averages(make_ema(0.8), len(steps), iterates=ITERATES[list(steps)])
+    for step in range(STEPS):
+        n = sum(t <= step for t in steps)
+        assert values[step] is None if n == 0 else torch.equal(values[step], expected[n - 1])
+
+
+@pytest.mark.parametrize(("k", "interval", "unit", "steps"), [
+    (3, 1, "epochs", [3, 7, 11, 15, 19, 23, 27]), (4, 5, "steps", [4, 9, 14, 19, 24, 29]), (1, 2, "epochs", [7, 15, 23]),
+    (100, 1, "steps", range(STEPS)),
+])  # fmt: skip
+def test_latest_weight_averaging_is_the_mean_of_the_last_iterates_taken(k, interval, unit, steps):
+    values = trace_averages(LatestWeightAveraging(k, interval, unit))
+    for step in range(STEPS):
+        taken = [t for t in steps if t <= step]
+        if taken:
+            torch.testing.assert_close(values[step], ITERATES[taken[-k:]].mean(0), rtol=1e-13, atol=1e-13)
+        else:
+            assert values[step] is None
 
 
 @pytest.mark.parametrize(("start", "every", "steps"), [
@@ -111,7 +142,8 @@ def test_rounding_does_not_move_a_fraction_of_the_run(share, epochs, per_epoch):
 RUNS = {
     "polyak": (("averaging.start=0.5",), [4, 5, 6, 7, 8]),
     "swa": (("averaging.start_fraction=0.5",), [5, 8]),
-    "ema": (("averaging.decay=0.9",), list(range(9))),
+    "ema": (("averaging.decay=0.9", "averaging.start=1", "averaging.interval=2"), [2, 4, 6, 8]),
+    "lawa": (("averaging.k=2", "averaging.interval=4", "averaging.unit=steps"), [3, 7]),
 }
 """Nine steps, three an epoch: the steps whose results are averaged."""
 options = pytest.mark.parametrize("option", RUNS)
@@ -122,10 +154,11 @@ def build_run(option, *overrides):
 
 
 def compute_mean(option, iterates):
+    averaged = torch.stack([iterates[t] for t in RUNS[option][1]])
     if option != "ema":
-        return torch.stack([iterates[t] for t in RUNS[option][1]]).mean(0)
-    total = sum(0.9 ** (8 - t) * w for t, w in enumerate(iterates))
-    return total / sum(0.9**k for k in range(9))
+        return averaged.mean(0)
+    weights = 0.9 ** torch.arange(len(averaged) - 1, -1, -1, dtype=torch.float64)
+    return weights @ averaged / weights.sum()
 
 
 @options
@@ -174,7 +207,9 @@ def test_training_does_not_change(option, tmp_path):
 
 def test_the_defaults_start_where_they_should():
     time = TrainingTime(0, 400, 4)
-    assert {name: make_option("averaging", name).first(time) for name in RUNS} == {"polyak": 200, "swa": 299, "ema": 0}
+    assert {name: make_option("averaging", name).first(time) for name in RUNS} == {
+        "polyak": 200, "swa": 299, "ema": 0, "lawa": 3,
+    }  # fmt: skip
 
 
 @pytest.mark.parametrize(("overrides", "key", "words"), [
@@ -184,6 +219,9 @@ def test_the_defaults_start_where_they_should():
     (["averaging=polyak", "averaging.unit=hours"], "averaging.unit", "one of steps, epochs, run"),
     (["averaging=swa", "averaging.every=4"], "averaging", "after step 12; the run ends after step 9"),
     (["averaging=ema", "averaging.decay=1"], "averaging.decay", "< 1"),
+    (["averaging=ema", "averaging.interval=10"], "averaging", "after step 10; the run ends after step 9"),
+    (["averaging=ema", "averaging.start=1", "averaging.unit=run"], "averaging", "the run ends after step 9"),
+    (["averaging=lawa", "averaging.interval=4"], "averaging", "after step 12; the run ends after step 9"),
 ])  # fmt: skip
 def test_an_average_of_nothing_is_refused(overrides, key, words):
     assert_build_refused(lambda: build_blobs(*overrides), key, words)

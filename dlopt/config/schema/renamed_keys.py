@@ -38,6 +38,7 @@ RENAMED_KEYS: Mapping[str, Mapping[str, str]] = {
 _ADDED_TO_BOTH: dict[str, Any] = {"group": None, "time": None, "validation_path": None, "test_path": None}
 
 ADDED_KEYS: dict[str, dict[str, Any]] = {
+    "dlopt.averaging.ema.ExponentialMovingAverage": {"start": 0, "interval": 1, "unit": "steps"},
     "dlopt.data.table.TableData": {"encoding": "auto", "dates": [], "date_format": "auto", **_ADDED_TO_BOTH},
     "dlopt.data.arrays.ArrayData": {"memory_map": "auto", "lengths": None, **_ADDED_TO_BOTH},
     "dlopt.activation.gelu.GELU": {"approximate": "none"},
