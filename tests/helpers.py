@@ -120,6 +120,7 @@ def make_arch(
         "activation": activation or ReLU(),
         "normalization": normalization or NoNormalization(),
         "dropout": regularization.module if regularization else lambda site: None,
+        "drop_path": regularization.branch if regularization else lambda index, count: None,
     }
     names = inspect.signature(target).parameters
     return target(**{k: v for k, v in components.items() if k in names}, **keys | own)

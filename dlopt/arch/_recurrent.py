@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from dlopt.arch._steps import Pooling, check_shape, pool_steps, read_steps, reverse_steps
+from dlopt.arch._steps import Pooling, check_shape, make_dropout, pool_steps, read_steps, reverse_steps
 from dlopt.base.kernels import may_use_fused_kernels
 from dlopt.ranges import Count
 
@@ -38,7 +38,7 @@ class RecurrentNetwork(nn.Module):
         self.hidden = nn.ModuleList()
         for site in range(layers):
             cells = [self.make_cell(before, width) for _ in range(1 + bidirectional)]
-            self.hidden.append(RecurrentLayer(cells, self.make_states(), dropout(site)))
+            self.hidden.append(RecurrentLayer(cells, self.make_states(), make_dropout(dropout, site)))
             before = width * len(cells)
         self.output = nn.Linear(before, outputs)
 

@@ -2,15 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
 from dlopt.base.network import BatchStatisticsModule
+from dlopt.base.regularization import StochasticSite
 from dlopt.base.sequences import fill_padding, mask_steps
 
 Pooling = Literal["last", "mean", "max"]
+
+
+def make_dropout(dropout: Callable[[int], nn.Module | None], site: int) -> nn.Module | None:
+    """Return the dropout of a site whose inputs are steps (B, T, features), if there is one."""
+    module = dropout(site)
+    for part in () if module is None else module.modules():
+        if isinstance(part, StochasticSite):
+            part.feature_dim = -1
+    return module
 
 
 def read_steps(inputs: Tensor, *, padded: bool) -> tuple[Tensor, Tensor | None]:

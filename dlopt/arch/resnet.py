@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dlopt.arch._convolutions import count_dims, make_convolution
+from dlopt.base.layer_labels import is_normalization
 from dlopt.errors import OptionError
 from dlopt.parts import Activation, Normalization
 from dlopt.ranges import Count
@@ -31,7 +32,7 @@ class ResNet(nn.Module):
 
     A convolution before a normalization has no bias, since the normalization has a shift. Without normalization the
     variance grows with the number of blocks; this option selects normalization=batch, as in the paper. Dropout is
-    inside F, where it cannot cut the shortcut.
+    inside F, where it cannot cut the shortcut. regularization=stochastic_depth leaves out whole F.
 
     channels   output channels of each stage
     blocks     blocks of each stage
@@ -39,8 +40,11 @@ class ResNet(nn.Module):
     skip       false omits the additions
     shortcut   if a block changes the shape: identity takes every second position and adds channels of zeros (option A
                in the paper, no weights), projection is a 1x1 convolution with a normalization (option B)
+    zero_gamma set the scale of the last normalization of each F to zero at the start, so that every block begins as
+               y = f(x) and the network as a shallow one
 
-    Source: He, Zhang, Ren and Sun 2016, sections 3.3 and 4.2; dropout as in Zagoruyko and Komodakis 2016.
+    Source: He, Zhang, Ren and Sun 2016, sections 3.3 and 4.2; dropout as in Zagoruyko and Komodakis 2016; zero_gamma:
+    Goyal et al. 2017, section 5.1.
     """
 
     def __init__(
@@ -50,11 +54,13 @@ class ResNet(nn.Module):
         activation: Activation,
         normalization: Normalization,
         dropout: Callable[[int], nn.Module | None],
+        drop_path: Callable[[int, int], nn.Module | None],
         channels: list[Count],
         blocks: Count,
         kernel: Count,
         skip: bool,
         shortcut: Shortcut,
+        zero_gamma: bool,
     ) -> None:
         super().__init__()
         dims = count_dims("resnet", inputs)
@@ -64,6 +70,8 @@ class ResNet(nn.Module):
             raise OptionError(
                 "kernel", f"must be odd, so that a convolution keeps the number of positions; got {kernel}"
             )
+        if zero_gamma and not skip:
+            raise OptionError("zero_gamma", "makes every block constant without the additions; use arch.skip=true")
         if skip and shortcut == "identity" and channels != sorted(channels):
             raise OptionError("channels", f"an identity cannot make fewer of {channels}; use arch.shortcut=projection")
 
@@ -73,7 +81,11 @@ class ResNet(nn.Module):
         def make_block(before: int, after: int, stride: int, site: int) -> ResidualBlock:
             drop = dropout(site)
             first = [*convolve(before, after, kernel, stride), activation(), *([] if drop is None else [drop])]
-            branch = nn.Sequential(*first, *convolve(after, after, kernel, 1))
+            last = convolve(after, after, kernel, 1)
+            if zero_gamma:
+                set_gamma_to_zero(last[-1])
+            end = drop_path(site, len(strides)) if skip else None
+            branch = nn.Sequential(*first, *last, *([] if end is None else [end]))
             path: nn.Module | None = nn.Identity() if skip else None
             if skip and (before != after or stride > 1):
                 if shortcut == "projection":
@@ -90,6 +102,14 @@ class ResNet(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.output(self.blocks(self.first(x)).flatten(2).mean(-1))
+
+
+def set_gamma_to_zero(normalization: nn.Module) -> None:
+    """Set the scale of the normalization at the end of a branch to zero. Raises OptionError if there is none."""
+    gamma = getattr(normalization, "weight", None) if is_normalization(normalization) else None
+    if gamma is None:
+        raise OptionError("zero_gamma", "needs a normalization with a learned scale, such as normalization=batch")
+    nn.init.zeros_(gamma)
 
 
 class ResidualBlock(nn.Module):

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dlopt.arch._attention import LearnedPositions, Rotary, SelfAttention, SinusoidalPositions, StackedLinear
-from dlopt.arch._steps import Pooling, check_shape, normalize_steps, pool_steps, read_steps
+from dlopt.arch._steps import Pooling, check_shape, make_dropout, normalize_steps, pool_steps, read_steps
 from dlopt.errors import OptionError
 from dlopt.parts import Activation, Normalization
 from dlopt.ranges import Count
@@ -59,6 +59,7 @@ class Transformer(nn.Module):
         activation: Activation,
         normalization: Normalization,
         dropout: Callable[[int], nn.Module | None],
+        drop_path: Callable[[int, int], nn.Module | None],
         width: Count,
         depth: Count,
         heads: Count,
@@ -84,7 +85,7 @@ class Transformer(nn.Module):
         self.embedding = nn.Linear(inputs[0], width) if tokens is None else nn.Embedding(tokens, width)
         self.scale = math.sqrt(width) if positions == "sinusoidal" and tokens is not None else 1.0
         self.positions = _make_positions(positions, max_length or length, length, width)
-        self.dropout = dropout(0)
+        self.dropout = make_dropout(dropout, 0)
         rotary = Rotary(length, size) if positions == "rotary" else None
         units = hidden or (4 * width if feed_forward == "activation" else round(8 * width / 3))
         self.blocks = nn.ModuleList()
@@ -92,8 +93,9 @@ class Transformer(nn.Module):
             attention = SelfAttention(width, heads, causal=is_causal, rotary=rotary)
             layers: FeedForward | SwiGLU
             layers = SwiGLU(width, units) if feed_forward == "swiglu" else FeedForward(width, units, activation())
-            for site, branch in ((1 + 2 * block, attention), (2 + 2 * block, layers)):
-                self.blocks.append(ResidualBranch(normalization(width, 0), branch, dropout(site)))
+            for index, branch in ((2 * block, attention), (2 * block + 1, layers)):
+                ends = [make_dropout(dropout, 1 + index), drop_path(index, 2 * depth)]
+                self.blocks.append(ResidualBranch(normalization(width, 0), branch, *ends))
         self.norm = normalization(width, 0)
         self.output = nn.Linear(width, outputs)
 
@@ -121,17 +123,22 @@ def _make_positions(kind: Positions, most: int, length: int, width: int) -> nn.M
 
 
 class ResidualBranch(nn.Module):
-    """x + dropout(branch(norm(x)))."""
+    """x + drop_path(dropout(branch(norm(x))))."""
 
-    def __init__(self, norm: nn.Module | None, branch: nn.Module, dropout: nn.Module | None) -> None:
+    def __init__(
+        self, norm: nn.Module | None, branch: nn.Module, dropout: nn.Module | None, drop_path: nn.Module | None
+    ) -> None:
         super().__init__()
         self.norm = norm
         self.branch = branch
         self.dropout = dropout
+        self.drop_path = drop_path
 
     def forward(self, x: Tensor, mask: Tensor | None) -> Tensor:
         y = self.branch(normalize_steps(self.norm, x, mask), mask)
-        return x + (y if self.dropout is None else self.dropout(y))
+        for end in (self.dropout, self.drop_path):
+            y = y if end is None else end(y)
+        return x + y
 
 
 class FeedForward(nn.Module):

@@ -15,14 +15,25 @@ from dlopt.base.group import Group
     needed_for_inference=True,
     lanes="value",
     sets_cost=True,
-    supplied=("inputs", "outputs", "tokens", "per_step", "padded", "activation", "normalization", "dropout"),
+    supplied=(
+        "inputs",
+        "outputs",
+        "tokens",
+        "per_step",
+        "padded",
+        "activation",
+        "normalization",
+        "dropout",
+        "drop_path",
+    ),
 )
 class Arch(Protocol):
     """A network: any torch.nn.Module.
 
     `build` passes these arguments to its __init__ if the signature names them: inputs, the shape of one example;
     outputs, their number; activation and normalization, factories of modules; dropout, a function that returns a module
-    or None for the index of a hidden layer.
+    or None for the index of a hidden layer; drop_path, a function that returns a module or None for the end of a
+    residual branch, by its index and the number of branches.
 
     Further arguments describe sequences (see dlopt.base.sequences). Data that need one are refused if the signature
     does not name it: tokens, the number of different tokens, or None for inputs that are numbers; per_step, whether

@@ -16,8 +16,11 @@ from dlopt.prng import Key, fold_in
 class StochasticSite(nn.Module):
     """A module in which a regularization draws random numbers. Regularization and key are set before each evaluation.
 
-    The key is a function of the step and the site, so all evaluations of a step have the same masks.
+    The key is a function of the step and the site, so all evaluations of a step have the same masks. feature_dim is the
+    dimension of the features in its inputs: the second, or the last one for the steps of a sequence.
     """
+
+    feature_dim: int = 1
 
     def __init__(self, rule: Regularization, site: int) -> None:
         super().__init__()
@@ -80,6 +83,10 @@ class Regularization:
 
     def module(self, site: int) -> StochasticSite | None:
         """Return a module to insert after a hidden layer."""
+        return None
+
+    def branch(self, index: int, count: int) -> StochasticSite | None:
+        """Return a module to insert at the end of a residual branch, by its index among `count` branches."""
         return None
 
     def penalty(self, w: Tensor, layout: Layout) -> Tensor | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -118,14 +118,17 @@ def build_network(
         return call
 
     def build_dropout(site: int) -> nn.Module | None:
-        modules = [m for r in regularization.values() if (m := r.module(site)) is not None]
-        return None if not modules else modules[0] if len(modules) == 1 else nn.Sequential(*modules)
+        return _join(r.module(site) for r in regularization.values())
+
+    def build_drop_path(index: int, count: int) -> nn.Module | None:
+        return _join(r.branch(index, count) for r in regularization.values())
 
     supplied = {
         **describe_data(dataset),
         "activation": MarkedActivationFactory(components.require("activation")),
         "normalization": track("normalization", components.require("normalization")),
         "dropout": track("dropout", build_dropout),
+        "drop_path": track("drop_path", build_drop_path),
     }
     target = targets.resolve("arch", node, problems)
     name = getattr(target, "__name__", str(node["_target_"]))
@@ -160,14 +163,27 @@ def build_network(
             return None
     if any("activates" in vars(module) for module in model.modules()):  # marked by the factory, not by its class
         called.add("activation")
-    unused = [group for group in ("activation", "normalization") if group not in called]
-    if "dropout" not in called:
-        unused += [f"regularization.{name}" for name, part in regularization.items() if part.module(0) is not None]
     typed_groups = {override.key.partition(".")[0] for override in overrides if override.value != "none"}
-    for key in unused:
+    for key in _list_unused(called, regularization):
         if key.partition(".")[0] in typed_groups:
             problems.notices.append(f"{key}: {type(model).__name__} has no place for it")
     return Network(model, _apply_in_place_init(components.single, model, settings, saved, problems))
+
+
+def _list_unused(called: Collection[str], regularization: Mapping[str, parts.Regularization]) -> list[str]:
+    """Return the keys of the components that a network has not asked for, given what it has."""
+    modules: dict[str, Callable[[parts.Regularization], nn.Module | None]]
+    modules = {"dropout": lambda part: part.module(0), "drop_path": lambda part: part.branch(0, 1)}
+    unused = [group for group in ("activation", "normalization") if group not in called]
+    for site in modules.keys() - called:
+        unused += [f"regularization.{name}" for name, part in regularization.items() if modules[site](part) is not None]
+    return unused
+
+
+def _join(modules: Iterable[nn.Module | None]) -> nn.Module | None:
+    """Return the modules one after the other, None if there are none."""
+    given = [module for module in modules if module is not None]
+    return None if not given else given[0] if len(given) == 1 else nn.Sequential(*given)
 
 
 @contextmanager

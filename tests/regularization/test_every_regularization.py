@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from helpers import build_blobs, list_options, load_weights, train_runs
+from helpers import BLOBS, build_blobs, build_experiment, list_options, load_weights, train_runs
 from torch import nn
 
 from dlopt import prng
@@ -25,10 +25,16 @@ NUMBERS = {
     "l2": {"strength": (0.1, 2.0)},
     "label_smoothing": {"strength": (0.1, 0.0)},
     "max_norm": {"limit": (0.1, 0.5)},
+    "spatial_dropout": {"p": (0.3, 0.6)},
+    "stochastic_depth": {"p": (0.3, 0.6)},
     "weight_decay": {"strength": (0.5, 3.0)},
     "weight_noise": {"std": (0.1, 0.0)},
 }
 """The numbers of each option, with two values each."""
+RESIDUAL = [
+    *(o for o in BLOBS if not o.startswith("arch")),
+    *("arch=resnet", "arch.channels=[3,4]", "arch.blocks=1", "+data.shape=[1,8]"),
+]
 OVERRIDES = {name: (name, []) for name in NUMBERS} | {
     f"{name}, proximal": (name, [f"regularization.{name}.proximal=true"]) for name in ("l1", "elastic_net")
 }
@@ -57,7 +63,11 @@ def test_lanes_with_numbers_of_their_own_equal_runs_alone_and_every_number_count
         "epochs=1",
         *more,
     )
-    runs = [build_blobs(*common, *(f"regularization.{name}.{k}={v}" for k, v in own.items())) for own in variants]
+    problem = RESIDUAL if name == "stochastic_depth" else BLOBS
+    runs = [
+        build_experiment(*problem, *common, *(f"regularization.{name}.{k}={v}" for k, v in own.items()))
+        for own in variants
+    ]
     _, lanes = train_runs(tmp_path / "lanes", *runs)
     for i, lane in enumerate(lanes):
         _, (alone,) = train_runs(tmp_path / f"alone{i}", runs[i])

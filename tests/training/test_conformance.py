@@ -92,6 +92,9 @@ def problem(group: str, option: str) -> list[str]:
         common += ["arch.widths=[6,6]"]
     if (group, option) == ("loss", "nll"):
         common = [c for c in common if "arch" not in c] + ["arch=custom", "arch._target_=mine.LogProbabilities"]
+    if option == "stochastic_depth":
+        common = [c for c in common if "arch" not in c and "shape" not in c]
+        common += ["arch=resnet", *SMALL["resnet"], f"+data.shape={SHAPES[1]}"]
     if option in ("warmup", "sequence"):
         common += ["schedule.length=1"]
     if (group, option) == ("normalization", "group"):

@@ -42,6 +42,7 @@ ADDED_KEYS: dict[str, dict[str, Any]] = {
     "dlopt.data.table.TableData": {"encoding": "auto", "dates": [], "date_format": "auto", **_ADDED_TO_BOTH},
     "dlopt.data.arrays.ArrayData": {"memory_map": "auto", "lengths": None, **_ADDED_TO_BOTH},
     "dlopt.activation.gelu.GELU": {"approximate": "none"},
+    "dlopt.arch.resnet.ResNet": {"zero_gamma": False},
     "dlopt.init.fan_in_uniform.FanInUniform": {"gain": 1.0},
     "dlopt.init.he.He": {"gain": 1.4142135623730951},
     "dlopt.init.he_uniform.HeUniform": {"gain": 1.4142135623730951},
