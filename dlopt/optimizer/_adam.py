@@ -70,8 +70,13 @@ class DiagonalAdam(AdamHyperparameters):
 
 def bias_correction(beta: float | Tensor, t: int | Tensor) -> Any:
     """Return 1 - beta^t as -expm1(t log beta): float32 would round beta^t next to 1, with errors of 1e-4 and more."""
-    exponent = t * (beta.log() if isinstance(beta, Tensor) else math.log(beta) if beta > 0.0 else -math.inf)
+    exponent = t * log(beta)
     return -torch.expm1(exponent) if isinstance(exponent, Tensor) else -math.expm1(exponent)
+
+
+def log(beta: float | Tensor) -> Any:
+    """Return the logarithm of a number or of a column, -inf for 0."""
+    return beta.log() if isinstance(beta, Tensor) else math.log(beta) if beta > 0.0 else -math.inf
 
 
 def adam_step_(

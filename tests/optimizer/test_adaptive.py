@@ -1,6 +1,9 @@
-"""radam against torch, step by step."""
+"""radam, adan and ademamix against public implementations, step by step."""
+
+import math
 
 import pytest
+import pytorch_optimizer
 import torch
 import torch.nn.functional as F
 from helpers import make_option
@@ -73,7 +76,7 @@ def test_radam_takes_the_steps_of_torch(keys):
     follow("radam", wrap(torch.optim.RAdam, **theirs), **keys)
 
 
-@pytest.mark.parametrize("option", ["radam"])
+@pytest.mark.parametrize("option", ["radam", "ademamix"])
 @pytest.mark.parametrize(("dtype", "rtol"), [(torch.float64, 1e-10), (torch.float32, 1e-4)])
 def test_the_kernel_of_a_single_run_takes_the_steps_of_a_lane(option, dtype, rtol):
     """Neither changes the gradient."""
@@ -89,3 +92,44 @@ def test_the_kernel_of_a_single_run_takes_the_steps_of_a_lane(option, dtype, rto
         lane, states[1], *_ = rule.step(lane, states[1], Given(g[None], layout))
         torch.testing.assert_close(one, lane[0], rtol=rtol, atol=rtol)
         assert torch.equal(g, before)
+
+
+ADAN = [
+    {"lr": 0.003, "beta1": 0.98, "beta2": 0.92, "beta3": 0.99, "eps": 1e-8, "weight_decay": 0.0},
+    {"lr": 0.03, "beta1": 0.8, "beta2": 0.6, "beta3": 0.9, "eps": 1e-3, "weight_decay": 2.0},
+]
+
+
+@pytest.mark.parametrize("keys", ADAN)
+def test_adan_takes_the_steps_of_a_public_implementation(keys):
+    """Its decay is proximal unless it is called decoupled."""
+    theirs = {"lr": keys["lr"], "betas": tuple(keys[f"beta{i}"] for i in (1, 2, 3)), "eps": keys["eps"]}
+    follow("adan", wrap(pytorch_optimizer.Adan, {"weight_decay": keys["weight_decay"]}, **theirs), **keys)
+
+
+ADEMAMIX = [
+    {"lr": 0.003, "beta1": 0.9, "beta2": 0.999, "beta3": 0.9999, "alpha": 5.0, "eps": 1e-8, "weight_decay": 0.0},
+    {"lr": 0.003, "beta1": 0.8, "beta2": 0.9, "beta3": 0.99, "alpha": 3.0, "eps": 1e-3, "weight_decay": 0.5},
+]
+
+
+@pytest.mark.parametrize("keys", ADEMAMIX)
+@pytest.mark.parametrize("warmup", [None, 30, 1000])
+def test_ademamix_takes_the_steps_of_a_public_implementation(keys, warmup):
+    theirs = {
+        "lr": keys["lr"], "betas": tuple(keys[f"beta{i}"] for i in (1, 2, 3)), "eps": keys["eps"],
+        "alpha": keys["alpha"], "t_alpha_beta3": warmup, "weight_decouple": True,
+    }  # fmt: skip
+    make_step = wrap(pytorch_optimizer.AdEMAMix, {"weight_decay": keys["weight_decay"]}, **theirs)
+    follow("ademamix", make_step, **keys, alpha_warmup=warmup, beta3_warmup=warmup)
+
+
+def test_the_warm_ups_of_ademamix_are_separate_and_start_at_nothing_and_at_beta1():
+    """The half-life of the slow average grows linearly, from 0 if beta1 is 0."""
+    for beta1 in (0.0, 0.9):
+        rule = make_option("optimizer", "ademamix", beta1=beta1, alpha=4.0, alpha_warmup=8, beta3_warmup=20)
+        alphas, weights = zip(*(rule._mix(t) for t in range(1, 30)), strict=True)
+        torch.testing.assert_close(alphas, tuple(min(4.0, t / 2) for t in range(1, 30)))
+        first, last = (math.log(0.5) / math.log(beta) if beta else 0.0 for beta in (beta1, rule.beta3))
+        for t, weight in enumerate(weights, start=1):
+            assert math.log(0.5) / math.log1p(-weight) == pytest.approx(first + (last - first) * min(1.0, t / 20))

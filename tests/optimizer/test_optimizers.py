@@ -178,7 +178,7 @@ def test_steps_with_betas_near_one_are_as_exact_in_float32_as_its_digits(name, k
     rule = replace_fields(rule, {"beta1": 0.9999} if hasattr(rule, "beta1") else {})
     twin, lead = rule, () if kind == "solo" else (2,)
     if kind == "own betas":
-        columns = {n: torch.full((2, 1), get_field(rule, n)) for n in list_fields(rule) if n.startswith("beta")}
+        columns = {n: torch.full((2, 1), get_field(rule, n)) for n in list_floats(rule) if n.startswith("beta")}
         twin = replace_fields(rule, {n: column[0].item() for n, column in columns.items()})
         rule = replace_fields(rule, columns)
     for steps in (1, 2, 10):
