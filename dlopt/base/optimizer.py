@@ -86,7 +86,7 @@ class Optimizer:
     samples_targets: ClassVar[bool] = False
 
     def init(self, w: Tensor, layout: Layout) -> Any:
-        """Return the state before the first step: a NamedTuple of tensors, or () for no state.
+        """Return the state before the first step: a NamedTuple of tensors and states inside it, or () for no state.
 
         A tensor of the state has the leading dimensions of w, or no dimensions if all runs hold the same number. Such a
         number may also be an int, which can be read without waiting for the device. An optimizer without lanes may

@@ -1,15 +1,14 @@
 """Sharpness-aware minimization."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from dlopt.optimizer._perturbed import PerturbedObjective
 from dlopt.optimizer._wrapped import WrappedOptimizer
 from dlopt.parts import ObjectiveOracle, Step
-from dlopt.prng import Key
 from dlopt.ranges import Positive
 
 
@@ -37,41 +36,3 @@ class SAM(WrappedOptimizer):
         norm = g.norm(dim=-1, keepdim=True)
         uphill = PerturbedObjective(objective, g, torch.where(norm > 0, self.rho / norm, 0.0))
         return self.base_optimizer.step(w, state, uphill)._replace(loss=loss, gradient=g, next_gradient=None)
-
-
-class PerturbedObjective:
-    """Shift an objective: f(w + e) as a function of w, where e = scale g for a column of scales."""
-
-    def __init__(self, objective: ObjectiveOracle, g: Tensor, scale: Tensor) -> None:
-        self.objective = objective
-        self.g = g
-        self.scale = scale
-        self.layout = objective.layout
-        self.bounds: Mapping[str, tuple[float, float]] = objective.bounds
-
-    def perturb(self, w: Tensor) -> Tensor:
-        return torch.addcmul(w, self.g, self.scale)
-
-    def value(self, w: Tensor) -> Tensor:
-        return self.objective.value(self.perturb(w))
-
-    def gradient(self, w: Tensor) -> tuple[Tensor, Tensor]:
-        return self.objective.gradient(self.perturb(w))
-
-    def hvp(self, w: Tensor, v: Tensor) -> Tensor:
-        return self.objective.hvp(self.perturb(w), v)
-
-    def gauss_newton_product(self, w: Tensor, v: Tensor) -> Tensor:
-        return self.objective.gauss_newton_product(self.perturb(w), v)
-
-    def hessian(self, w: Tensor) -> Tensor:
-        return self.objective.hessian(self.perturb(w))
-
-    def kronecker_factors(self, w: Tensor, *, sampled: bool) -> list[tuple[Tensor, Tensor]]:
-        return self.objective.kronecker_factors(self.perturb(w), sampled=sampled)
-
-    def activations(self, w: Tensor) -> dict[str, Tensor]:
-        return self.objective.activations(self.perturb(w))
-
-    def random_key(self, name: str) -> Key:
-        return self.objective.random_key(name)

@@ -187,9 +187,14 @@ def test_steps_with_betas_near_one_are_as_exact_in_float32_as_its_digits(name, k
         torch.testing.assert_close(w.double(), exact.expand(w.shape), rtol=5e-6, atol=0)
 
 
+def list_leaves(state):
+    """Return the tensors and numbers of a state and of the states inside it."""
+    return [leaf for x in state for leaf in (list_leaves(x) if isinstance(x, tuple) else [x])]
+
+
 def list_kinds(state):
     """Return the type of each leaf, with the shape of a tensor."""
-    return [(leaf.dtype, leaf.shape) if isinstance(leaf, torch.Tensor) else type(leaf) for leaf in state]
+    return [(leaf.dtype, leaf.shape) if isinstance(leaf, torch.Tensor) else type(leaf) for leaf in list_leaves(state)]
 
 
 @lanes
@@ -199,7 +204,7 @@ def test_the_state_is_a_tuple_of_tensors_of_each_lane_or_of_all(name, lead):
     state = rule.init(w, objective.layout)
     for _ in range(3):
         assert isinstance(state, tuple)
-        for leaf in state:
+        for leaf in list_leaves(state):
             assert isinstance(leaf, int) or leaf.ndim == 0 or leaf.shape[: len(lead)] == lead
         before = type(state), list_kinds(state)
         w, state, *_ = rule.step(w, state, objective)
