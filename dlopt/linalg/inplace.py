@@ -35,12 +35,14 @@ def axpy_(w: Tensor, a: float | Tensor, x: Tensor) -> Tensor:
     return w.addcmul_(x, a) if isinstance(a, Tensor) else w.add_(x, alpha=a)
 
 
-def clip_factor(x: Tensor, limit: float | Tensor) -> Tensor:
+def clip_factor(x: Tensor, limit: float | Tensor, dim: int | tuple[int, ...] = -1) -> Tensor:
     """Return the factors, (..., 1), that reduce the Euclidean norms of vectors (..., n) to at most limit, else 1.
+
+    The entries of a vector lie along the dimensions `dim`, of which the factors have one entry each.
 
     A factor is NaN if the norm overflows: zero would hide a divergence.
     """
-    norm = torch.linalg.vector_norm(x, dim=-1, keepdim=True)
+    norm = torch.linalg.vector_norm(x, dim=dim, keepdim=True)
     return (limit / norm).clamp(max=1.0).masked_fill(norm.isinf(), torch.nan)
 
 

@@ -130,7 +130,7 @@ class MiniBatchObjective:
             known, self._known = self._known, None  # later, w may have changed in place
             return known.value, known.gradient
         value, g = self.true_gradient(w)
-        changed = self.problem.transform_gradient(g, self.key, self.step)
+        changed = self.problem.transform_gradient(g, w, self.key, self.step)
         if self._gradient_pair is None:
             self._gradient_pair = (changed, g)
         if self._last is not None:

@@ -193,9 +193,9 @@ class Problem:
         outputs = auxiliary.stack_outputs(result) if self._has_heads else auxiliary.get_output(result)
         return outputs if outputs.dtype == w.dtype else outputs.to(w.dtype)
 
-    def transform_gradient(self, g: Tensor, key: Key, step: int) -> Tensor:
-        """Return a gradient of f, (..., P), clipped and changed by regularizations; g is not modified."""
-        changed = g if self.clip is None else self.clip(g)
+    def transform_gradient(self, g: Tensor, w: Tensor, key: Key, step: int) -> Tensor:
+        """Return a gradient of f at w, (..., P), clipped and changed by regularizations; g is not modified."""
+        changed = g if self.clip is None else self.clip(g, w, self.layout)
         if "gradient" not in self._overridden:
             return changed
 

@@ -87,7 +87,7 @@ class TrainState:
             regularizations,
             lanes=None if self.solo else self.count,
             varying=self._varying([[e.loss, *e.regularization.values()] for e in experiments]),
-            clip=self.settings.clip if self.settings.clip.is_on else None,
+            clip=self.settings.clip if self.settings.clip.limits else None,
             precision=torch.bfloat16 if self.settings.precision == "bfloat16" else None,
             compiled=self.settings.compile and self.solo,
             micro_batch_size=self.settings.micro_batch_size,

@@ -152,7 +152,10 @@ def test_differences_of_gradients_of_one_step_have_no_noise():
 
 def test_the_gradient_is_clipped_and_the_noise_is_not():
     problem = Problem(
-        nn.Linear(5, 3).double(), CrossEntropy([], None), (GradientNoise(100.0, 0.0),), clip=Clip(1e-9, None)
+        nn.Linear(5, 3).double(),
+        CrossEntropy([], None),
+        (GradientNoise(100.0, 0.0),),
+        clip=Clip(1e-9, None, None, 1e-3, False),
     )
     both = MiniBatchObjective(problem, torch.randn(8, 5, dtype=torch.float64), torch.arange(8) % 3, KEY)
     _, g = both.gradient(torch.randn(18, dtype=torch.float64))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import dataclasses
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
@@ -25,7 +24,6 @@ from dlopt.config.schema import targets
 from dlopt.errors import join_truncated
 from dlopt.objective.activation_hooks import find_activations, has_kinks
 from dlopt.objective.bound import find_sites
-from dlopt.objective.clipping import Clip
 from dlopt.objective.oracle import MiniBatchObjective
 from dlopt.objective.problem import Problem
 from dlopt.objective.second_derivatives import LayerError
@@ -159,7 +157,7 @@ def check_optimizer_requirements(components: Components, settings: Settings | No
     if optimizer is None:
         return
     name = _get_name(optimizer)
-    changing = [f"clip.{f.name}" for f in dataclasses.fields(Clip) if settings and getattr(settings.clip, f.name)]
+    changing = [f"clip.{key}" for key in settings.clip.limits] if settings else []
     for key, part in components.several["regularization"].items():
         if part.needs_lr and dotted_fields.find_field(optimizer, "lr") is None:
             wrong = f"shrinks weights in proportion to the learning rate, and {name} has none"

@@ -68,10 +68,10 @@ def add_missing_keys(content: Mapping[str, Any]) -> dict[str, Any]:
     """Return a stored configuration with the keys that were added since, at the values that they had."""
     content = {key: _add_keys(node) for key, node in content.items()}
     if "batch_size" in content:  # the configuration has settings
-        content |= {key: value for key, value in ADDED_SETTINGS.items() if key not in content}
+        content = _merge(content, ADDED_SETTINGS)
     data = content.get("data")
     if isinstance(data, dict) and "_target_" in data:
-        content["data"] = data | {key: value for key, value in ADDED_DATA_KEYS.items() if key not in data}
+        content["data"] = _merge(data, ADDED_DATA_KEYS)
     return content
 
 
@@ -80,7 +80,17 @@ def _add_keys(node: Any) -> Any:
     if not isinstance(node, dict):
         return node
     added = ADDED_KEYS.get(str(node.get("_target_")), {})
-    return {key: _add_keys(value) for key, value in node.items()} | {k: v for k, v in added.items() if k not in node}
+    return _merge({key: _add_keys(value) for key, value in node.items()}, added)
+
+
+def _merge(content: Mapping[str, Any], added: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a mapping with the keys that it lacks, at any depth."""
+    inner = {
+        key: _merge(content[key], value)
+        for key, value in added.items()
+        if isinstance(value, dict) and isinstance(content.get(key), dict)
+    }
+    return {**content, **{key: value for key, value in added.items() if key not in content}, **inner}
 
 
 def check_untrusted(

@@ -57,8 +57,12 @@ ADDED_KEYS: dict[str, dict[str, Any]] = {
 ADDED_DATA_KEYS: dict[str, object] = {"order": "reshuffle"}
 """Keys that every data option lacks in older runs, with the value that they had there."""
 
-ADDED_SETTINGS: dict[str, object] = {"micro_batch_size": None, "tolerance": {"gradient": None, "step": None}}
-"""Settings that older runs lack, with the value that they had there."""
+ADDED_SETTINGS: dict[str, Any] = {
+    "micro_batch_size": None,
+    "tolerance": {"gradient": None, "step": None},
+    "clip": {"agc": None, "agc_eps": 1e-3, "agc_output": False},
+}
+"""Settings that older runs lack, with the value that they had there; of a node of keys, some or all."""
 
 
 def describe_renamed_key(key: str, current_names: Collection[str]) -> str | None:
