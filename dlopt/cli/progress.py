@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -79,12 +80,20 @@ class Progress(Observer):
         names = select_headline(row) if self.console.width >= WIDE_TERMINAL else select_headline(row)[-2:]
         if names:  # a row of diagnostics has none
             self.metrics = "  ".join(f"{name} {format_metric(row[name])}" for name in names)
+        self._print_line()
+
+    def _print_line(self) -> None:
+        """Print the progress if there is no bar and the last line is old."""
         now = time.monotonic()
         if self._bars is None and not dlopt_console.quiet and now - self._last_print >= dlopt_console.PLAIN_EVERY:
             self._last_print = now
-            rate = self.rate
-            time_left = f"  {format_duration((self.steps - self.step) / rate)} left" if rate else ""
-            print(f"step {self.step}/{self.steps}  {format_rate(rate)}/s{time_left}  {self.metrics}", flush=True)
+            print(f"step {self.describe()}", flush=True)
+
+    def describe(self) -> str:
+        """Return steps, rate, remaining time and metrics in one line."""
+        rate = self.rate
+        time_left = f"  {format_duration((self.steps - self.step) / rate)} left" if rate else ""
+        return f"{self.step}/{self.steps}  {format_rate(rate)}/s{time_left}  {self.metrics}"
 
     def on_notice(self, notice: str) -> None:
         if not dlopt_console.quiet:
@@ -108,16 +117,7 @@ class Progress(Observer):
         table = make_summary_table(summary)
         if table.row_count:
             self.console.print(table)
-        stopped = f"ended by {summary['ended_by']}" if "ended_by" in summary else "stopped early"
-        early = f" of {self.steps}, {stopped}," if summary["step"] < self.steps else ""
-        headline = {
-            "done": f"done: {summary['step']} steps{early} in {summary['seconds']:.1f} s of training",
-            "diverged": f"diverged: the loss is not finite after step {summary['step']}; try a smaller learning rate",
-            "pruned": f"pruned by its search after step {summary['step']}",
-            "interrupted": f"interrupted after step {summary['step']}; the state is saved",
-        }[status]
-        rate = summary.get("steps_per_second")
-        print(headline + (f" ({format_rate(rate)} steps per second)" if rate and status == "done" else ""))
+        print(self.describe_end(summary))
         if status == "done" and (message := run.status["message"]):
             print(f"warning: {message}")
         lines = {}
@@ -131,6 +131,20 @@ class Progress(Observer):
         }
         print(f"\nthe run is in {path}")
         suggest(lines)
+
+    def describe_end(self, summary: Mapping[str, Any]) -> str:
+        """Return how the run ended, in one line."""
+        status = summary["status"]
+        stopped = f"ended by {summary['ended_by']}" if "ended_by" in summary else "stopped early"
+        early = f" of {self.steps}, {stopped}," if summary["step"] < self.steps else ""
+        headline = {
+            "done": f"done: {summary['step']} steps{early} in {summary['seconds']:.1f} s of training",
+            "diverged": f"diverged: the loss is not finite after step {summary['step']}; try a smaller learning rate",
+            "pruned": f"pruned by its search after step {summary['step']}",
+            "interrupted": f"interrupted after step {summary['step']}; the state is saved",
+        }[status]
+        rate = summary.get("steps_per_second")
+        return headline + (f" ({format_rate(rate)} steps per second)" if rate and status == "done" else "")
 
 
 def uses_custom_code(run: RunWriter) -> bool:

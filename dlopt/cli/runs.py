@@ -10,19 +10,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from dlopt.analysis.run_table import (
-    RECORD_FIELDS,
-    RunFilter,
-    RunGroup,
-    RunRecord,
-    add_row_values,
-    group_runs,
-    read_runs,
-    sort_groups,
-    sort_runs,
-)
+from dlopt.analysis.run_table import RunGroup, RunRecord, group_runs, read_runs, sort_groups
 from dlopt.analysis.search_record import SearchRecord, build_search
-from dlopt.errors import did_you_mean
+from dlopt.analysis.select_runs import select_runs
 from dlopt.formatting import split_names, to_file_name
 from dlopt.report import tables
 from dlopt.report.search_text import format_best_line
@@ -141,24 +131,11 @@ def get_terminal_width() -> int | None:
 
 def _select_records(records: list[RunRecord], args: Any) -> list[RunRecord]:
     """Filter and sort the records; raise ValueError for a key that no run has."""
-    conditions = [RunFilter.parse(text) for text in args.where]
-    keys = [key for key in (*(c.key for c in conditions), args.sort, args.across, *args.over, *args.columns) if key]
-    records = add_row_values(records, set(keys) - _list_names(records))
-    names = _list_names(records)
-    for key in keys:
-        if records and key not in names:
-            close = did_you_mean(key, sorted(names))
-            raise ValueError(f"no run has a setting or metric '{key}'{close if 'did you mean' in close else ''}")
-    records = [r for r in records if all(c.holds(r) for c in conditions)]
+    names = [args.across, *args.over, *args.columns]
     if args.over or args.across:  # means are sorted, not the runs behind them
-        return records
-    if args.sort:
-        records = sort_runs(args.sort, records)
+        return select_runs(records, args.where, names=[args.sort, *names])
+    records = select_runs(records, args.where, args.sort, names)
     return records[::-1] if args.reverse else records
-
-
-def _list_names(records: Sequence[RunRecord]) -> set[str]:
-    return {*RECORD_FIELDS, *(k for r in records for k in (*r.settings, *r.metrics))}
 
 
 def _group_records(records: Sequence[RunRecord], args: Any) -> list[RunGroup]:

@@ -6,22 +6,18 @@ import contextlib
 import sys
 from collections.abc import Callable, Collection, Sequence
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dlopt.config.compose.nested_options import get_key, is_override
 from dlopt.rundir.display import display_path
 from dlopt.rundir.find import SWEEP_FILE, find_sweep
-from dlopt.runner import execute, sweep_run
+from dlopt.runner import sweep_run
 from dlopt.runner.execute import DONE, FAILED, INTERRUPTED, USAGE_ERROR, Invocation
+from dlopt.runner.start_run import LOADING, YES, CheckedRun, check_run, start_run
 
 if TYPE_CHECKING:
-    from omegaconf import DictConfig
-
     from dlopt.cli.progress import SweepConsole
     from dlopt.config.compose.hydra_app import HydraApp
-    from dlopt.config.implied import DataKinds
-    from dlopt.config.problems import Problems
     from dlopt.runner.job import Job
     from dlopt.sweep.context import SweepInvocation
     from dlopt.sweep.reopen import Guard
@@ -29,10 +25,6 @@ if TYPE_CHECKING:
 
 TRUST = "--trust"
 DRY_RUN = "--dry-run"
-YES = "--yes"
-LOADING = "loading torch and the data ..."
-SWEEP_KEY_PREFIXES = ("hydra/sweeper", "hydra/launcher", "hydra.sweeper.", "hydra.launcher.", "hydra.sweep.")
-"""Prefixes of the keys that only a sweep uses."""
 
 
 def train(argv: Sequence[str]) -> int:
@@ -110,8 +102,8 @@ def _start(
             if app.show():
                 code = DONE
             elif app.arguments.multirun:
-                invocation = sweep = _prepare_sweep(argv, invocation, guard)
-                code = _sweep(app, sweep)
+                invocation = sweep = prepare_sweep(argv, invocation, guard)
+                code = run_sweep(app, sweep)
             else:
                 code = _run(app, [*map(get_key, argv), *[YES] * invocation.yes], invocation)
     except SystemExit as end:  # from the parser of Hydra's flags
@@ -137,9 +129,7 @@ def _report_error(argv: Sequence[str], error: Exception, invocation: Invocation,
 
     builds: whether the parts of the command that Hydra accepts may be built, to find further problems.
     """
-    from hydra.errors import HydraException
-
-    from dlopt.config.compose.hydra_errors import explain, format_hydra_error, locate
+    from dlopt.config.compose.hydra_errors import format_hydra_error, to_config_error
     from dlopt.config.problems import ConfigError
     from dlopt.sweep.storage import StorageUnavailable
 
@@ -153,8 +143,7 @@ def _report_error(argv: Sequence[str], error: Exception, invocation: Invocation,
         if invocation.has_started:
             print(f"stopped: {format_hydra_error(error)}", file=sys.stderr)
             return FAILED
-        is_refused = isinstance(error, (HydraException, ValueError))  # ValueError: a choice that is not a name
-        error = ConfigError(explain(argv, error, builds=builds) if is_refused else [locate(error)])
+        error = to_config_error(argv, error, builds=builds)
     print(error.text(), file=sys.stderr)
     return USAGE_ERROR
 
@@ -164,123 +153,61 @@ def _report_error(argv: Sequence[str], error: Exception, invocation: Invocation,
 
 def _run(app: HydraApp, keys: Sequence[str], invocation: Invocation) -> int:
     """Compose, check and execute one run. Raise ConfigError with all problems before a directory exists."""
-    from hydra.core.utils import run_job
-    from omegaconf import OmegaConf
-
-    from dlopt import console
     from dlopt.cli.progress import Progress
-    from dlopt.config.compose.hydra_app import list_overrides
-    from dlopt.config.problems import ConfigError, Problems
-    from dlopt.runner.claim import check_directory, check_hydra_keys, claim_directory
-    from dlopt.runner.job import Job
 
-    with console.announce(LOADING):
-        config, kinds = _compose_run(app)
-    context = app.make_context(config)
-    problems = Problems()
-    path = Path(config.hydra.run.dir)
-    check_directory(path, "hydra.run.dir", problems)
-    check_hydra_keys(config.hydra, problems)
-    _check_search_keys(keys, problems)
-    try:
-        with console.announce(LOADING):
-            from dlopt.config.build import build
-
-            experiment, notices = build(config, list_overrides(config.hydra), loaded=kinds.loaded)
-            notices = [*kinds.notices, *notices]
-    except ConfigError as error:
-        problems.errors += error.problems
-    problems.raise_if_any()
+    checked = check_run(app, keys)
     if invocation.inspect is not None:
-        return invocation.inspect(experiment, notices)
+        return invocation.inspect(checked.experiment, checked.notices)
     if invocation.dry_run:
-        return _print_plan(config, path, experiment, notices)
-    lock = claim_directory(path, "hydra.run.dir", problems)
-    problems.raise_if_any()
-    assert lock is not None  # else there was a problem
-
-    def task(config: DictConfig) -> int:
-        """Train, after Hydra has created the directory and configured the logging."""
-        from hydra.core.hydra_config import HydraConfig
-
-        invocation.has_started = True
-        hydra = HydraConfig.get()
-        tree: dict[str, Any] = OmegaConf.to_container(config, resolve=True)  # type: ignore[assignment]
-        job = Job.from_hydra(tree, hydra, Path(hydra.runtime.output_dir))
-        code, _ = execute.perform(job, Progress(), lock=lock, built=(experiment, notices))
-        if code == INTERRUPTED:
-            raise KeyboardInterrupt
-        return code
-
-    try:
-        context.callbacks.on_run_start(config=config, config_name=app.config_name)
-        result = run_job(task, config, job_dir_key="hydra.run.dir", job_subdir_key=None, hydra_context=context)
-        context.callbacks.on_run_end(config=config, config_name=app.config_name, job_return=result)
-        code: int = result.return_value  # raises the exception of the task
-        return code
-    finally:
-        lock.release()
+        return _print_plan(checked)
+    return start_run(app, checked, invocation, Progress())
 
 
-def _check_search_keys(keys: Sequence[str], problems: Problems) -> None:
-    """Check that a single run has no key of a search."""
-    misplaced = dict.fromkeys(key for key in keys if key.startswith(SWEEP_KEY_PREFIXES) or key == YES)
-    if misplaced:
-        first, *others = misplaced
-        more = f", like {' and '.join(others)}" if others else ""
-        problems.add(first, f"is for a search{more}: add -m")
-
-
-def _compose_run(app: HydraApp) -> tuple[DictConfig, DataKinds]:
-    """Compose the configuration of a run with the overrides that it implies, for which its data may be loaded."""
-    config = app.compose(multirun=False)
-    from dlopt.config.implied import complete_run  # imports torch, after errors of Hydra
-
-    return complete_run(app, config)
-
-
-def _print_plan(config: DictConfig, path: Path, experiment: Experiment, notices: Sequence[str]) -> int:
+def _print_plan(checked: CheckedRun) -> int:
     """Print what a single run would do."""
     from omegaconf import OmegaConf
 
     from dlopt.cli.dry_run import print_run_plan
     from dlopt.runner.job import Job
 
+    config = checked.config
     values = {str(key): config[key] for key in config if key != "hydra"}  # hydra needs values of a real run
     tree = {key: OmegaConf.to_container(v, resolve=True) if OmegaConf.is_config(v) else v for key, v in values.items()}
-    return print_run_plan(Job.from_hydra(tree, config.hydra, path), experiment, notices)
+    job = Job.from_hydra(tree, config.hydra, checked.path)
+    return print_run_plan(job, checked.experiment, checked.notices)
 
 
 # ------------------------------------------------------------------------------------------- a sweep
 
 
-def _prepare_sweep(argv: Sequence[str], invocation: Invocation, guard: Guard | None) -> SweepInvocation:
+def prepare_sweep(argv: Sequence[str], invocation: Invocation, guard: Guard | None) -> SweepInvocation:
     """Return the invocation of a sweep: with its screen, and the functions that execute its runs."""
     from dlopt.cli.sweep_screen import SweepScreen
     from dlopt.rundir import provenance
     from dlopt.sweep.context import SweepInvocation
 
     screen = SweepScreen()
+    command = invocation.command or provenance.get_command()
     return SweepInvocation(
         **vars(invocation),
         overrides=[a for a in argv if is_override(a)],
-        perform=partial(_perform_on_screen, screen),
-        perform_elsewhere=partial(sweep_run.perform_in_worker, command=provenance.get_command()),
+        perform=partial(_perform_on_screen, screen, command=command),
+        perform_elsewhere=partial(sweep_run.perform_in_worker, command=command),
         display=screen,
         guard=guard,
     )
 
 
-def _perform_on_screen(screen: SweepConsole, job: Job) -> None:
+def _perform_on_screen(screen: SweepConsole, job: Job, command: str) -> None:
     """Execute a run of a sweep in this process. Raise KeyboardInterrupt if it was interrupted."""
     from dlopt.cli.progress import Progress
 
-    code, _ = sweep_run.perform(job, Progress(job.title, screen))
+    code, _ = sweep_run.perform(job, Progress(job.title, screen), command)
     if code == INTERRUPTED:
         raise KeyboardInterrupt
 
 
-def _sweep(app: HydraApp, invocation: SweepInvocation) -> int:
+def run_sweep(app: HydraApp, invocation: SweepInvocation) -> int:
     """Compose and execute a sweep, which checks every run before it starts the first."""
     from hydra.core.plugins import Plugins
     from omegaconf import OmegaConf

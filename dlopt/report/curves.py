@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any, TypeGuard
 
 from dlopt.analysis.run_table import RunGroup
+from dlopt.errors import did_you_mean
 from dlopt.formatting import format_override, metric_label
 from dlopt.metrics.names import RECENT
 from dlopt.rundir.directory import RunDirectory
@@ -104,6 +105,22 @@ def make_diagnostic_panels(rows: Sequence[Row]) -> list[Panel]:
         curves = [Curve(key, *points, colour=i) for i, (key, points) in enumerate(found.items())]
         if curves:
             panels.append(Panel(title, title, curves, may_be_log=True))
+    return panels
+
+
+def select_panels(rows: Sequence[Row], names: Sequence[str] = ()) -> list[Panel]:
+    """Return the panels of a run's picture: of these names, or of loss, accuracy and the pairs of diagnostics.
+
+    Raises ValueError for a name without a curve.
+    """
+    if not names:
+        return make_run_panels(rows) + make_diagnostic_panels(rows)
+    panels = make_run_panels(rows, names)
+    shown = {panel.metric for panel in panels}
+    for name in names:
+        if name not in shown:
+            known = sorted({*list_diagnostics(rows), *(key for row in rows for key in row)} - {"step", "epoch"})
+            raise ValueError(f"{name}: this run has no such curve{did_you_mean(name, known)}")
     return panels
 
 

@@ -154,22 +154,32 @@ class PivotTable:
             writer.writerow([*settings, *(x for group in cells.values() for x in _split_mean(group, self.metric))])
 
 
-def write_csv(runs: Sequence[RunRecord], out: TextIO, columns: Sequence[str] = ()) -> None:
-    """Write every setting and metric of every run, or these columns."""
+def list_columns(runs: Sequence[RunRecord], columns: Sequence[str] = ()) -> list[str]:
+    """Return the names of every setting and metric of these runs, or these columns, after run and status."""
     settings = list(dict.fromkeys(k for r in runs for k in r.settings))
     others = list(dict.fromkeys(k for r in runs for k in r.metrics if k not in settings and k not in RECORD_FIELDS))
-    names = list(dict.fromkeys(["run", "status", *(columns or ["started", "time", "progress", *settings, *others])]))
+    return list(dict.fromkeys(["run", "status", *(columns or ["started", "time", "progress", *settings, *others])]))
+
+
+def write_csv(runs: Sequence[RunRecord], out: TextIO, columns: Sequence[str] = ()) -> None:
+    """Write every setting and metric of every run, or these columns."""
+    names = list_columns(runs, columns)
     writer = csv.writer(out, lineterminator="\n")
     writer.writerow(names)
     for r in runs:
         started = time.strftime("%Y-%m-%dT%H:%M:%S", time.localtime(r.started))
-        writer.writerow([started if n == "started" and n not in settings else r.value(n) for n in names])
+        writer.writerow([started if is_start(n, r) else r.value(n) for n in names])
 
 
-def write_mean_csv(
-    groups: Sequence[RunGroup], out: TextIO, repeated: Sequence[str], columns: Sequence[str] = ()
-) -> None:
-    """Write every setting of every group, and of every metric the mean, the standard deviation and the number of runs.
+def is_start(name: str, record: RunRecord) -> bool:
+    """Return whether a column holds the start time of a run, in seconds."""
+    return name == "started" and name not in record.settings
+
+
+def tabulate_means(
+    groups: Sequence[RunGroup], repeated: Sequence[str], columns: Sequence[str] = ()
+) -> tuple[list[str], list[list[Any]]]:
+    """Return the header and the rows of every setting of every group, and of every metric mean, sd and number of runs.
 
     Each value has a cell of its own. columns: only these settings and metrics.
     """
@@ -179,12 +189,23 @@ def write_mean_csv(
     metrics = [k for k in dict.fromkeys(numbers) if k not in (*settings, *repeated)]
     if columns:
         settings, metrics = [c for c in columns if c not in metrics], [c for c in columns if c in metrics]
-    writer = csv.writer(out, lineterminator="\n")
-    writer.writerow([*settings, "runs", "not done", *(name for m in metrics for name in _name_mean_columns(m))])
+    header = [*settings, "runs", "not done", *(name for m in metrics for name in _name_mean_columns(m))]
+    rows = []
     for group in groups:
         own = [_get_setting(group, name) for name in settings]
         counts = [len(group.runs), sum(r.status != "done" for r in group.runs)]
-        writer.writerow([*own, *counts, *(value for m in metrics for value in _split_mean(group, m))])
+        rows.append([*own, *counts, *(value for m in metrics for value in _split_mean(group, m))])
+    return header, rows
+
+
+def write_mean_csv(
+    groups: Sequence[RunGroup], out: TextIO, repeated: Sequence[str], columns: Sequence[str] = ()
+) -> None:
+    """Write the table of `tabulate_means`."""
+    header, rows = tabulate_means(groups, repeated, columns)
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow(header)
+    writer.writerows(rows)
 
 
 def choose_metrics(runs: Sequence[RunRecord]) -> list[str]:

@@ -124,13 +124,18 @@ def _start_query() -> _GitQuery:
     return thread
 
 
-def start_git_query() -> None:
-    """Read the repositories in the background; early, since the code that runs is imported at the start."""
+def start_git_query(*, again: bool = False) -> None:
+    """Read the repositories in the background; early, since the code that runs is imported at the start.
+
+    again: read them for a further run of a process that lasts, such as a notebook.
+    """
+    if again:
+        _start_query.cache_clear()
     _start_query()
 
 
 def get_repositories() -> dict[str, Repository]:
-    """Return the repositories as they were at the first call of this function or `start_git_query`.
+    """Return the repositories as they were at the first call of this function or the last `start_git_query`.
 
     git     the repository of the working directory, if there is one
     dlopt   the repository of dlopt, if it runs from another checkout

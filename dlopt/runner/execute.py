@@ -31,6 +31,8 @@ class Invocation:
     yes          start even a very large grid
     dry_run      show the plan without running it
     inspect      called with the experiment and its notices in place of training; its result is the exit code
+    command      recorded command line; None: the command line of this process
+    is_embedded  whether this process is not dlopt's, such as a notebook: its logging and streams are left alone
     full_errors  raise unexpected errors with their traceback
     has_started  whether a run may have started: from then on an error is a failed run, not a wrong command
     """
@@ -38,6 +40,8 @@ class Invocation:
     yes: bool = False
     dry_run: bool = False
     inspect: Callable[[Experiment, Sequence[str]], int] | None = None
+    command: str | None = None
+    is_embedded: bool = False
     full_errors: bool = field(default_factory=lambda: os.environ.get("HYDRA_FULL_ERROR") == "1")
     has_started: bool = False
 
@@ -49,6 +53,7 @@ def perform(
     lock: Lock | None = None,
     built: tuple[Experiment, Sequence[str]] | None = None,
     command: str | None = None,
+    has_log: bool | None = None,
 ) -> tuple[int, dict[str, Any]]:
     """Start a run and perform it. Return the exit code and the summary.
 
@@ -56,6 +61,7 @@ def perform(
     built    experiment and notices, if they are built already; else problems of the configuration are written into the
              run's directory
     command  recorded command line; None: the command line of this process
+    has_log  whether the logging writes into the run's directory already; by default if Hydra has configured it
     """
     from dlopt.config.build import build
     from dlopt.config.compose.flatten import flatten_settings
@@ -74,7 +80,8 @@ def perform(
     run = RunWriter.create(job.path, settings, lock, **experiment.describe_run(), command=command)
     if job.ticket is not None:
         observer.reporter = job.ticket.open_reporter()
-    with log_to_run(run) if job.hydra else contextlib.nullcontext():  # otherwise Hydra has configured the logging
+    has_log = not job.hydra if has_log is None else has_log
+    with contextlib.nullcontext() if has_log else log_to_run(run):
         return run_one(experiment, run, observer, notices)
 
 
@@ -93,28 +100,38 @@ def run_one(
     from dlopt.runner.signals import stop_on_signals
     from dlopt.training.loop import train
 
-    logging.raiseExceptions = False  # a log that cannot be written must not hide the output of the run
     log = logging.getLogger("dlopt")
-    for notice in map(to_printable, notices):
-        log.info(notice)
-        observer.on_notice(notice)
-    try:
-        log.info("start in %s", run.path)
-        with stop_on_signals(observer), observer:
-            (summary,) = train([experiment], [run], observer, state)
-    except KeyboardInterrupt:
-        print("stopped at once; progress since the last checkpoint is lost", file=sys.stderr)
-        return INTERRUPTED, {}
-    except LockLostError as error:  # another process writes the log now
-        print(f"stopped: {error}", file=sys.stderr)
-        return FAILED, {}
-    except Exception as error:
-        log.exception("failed")
-        observer.on_failure(run, error)
-        return FAILED, {}
-    log.info("%s: %s", summary["status"], summary)
-    observer.on_end(run, summary)
+    with _ignore_log_errors():
+        for notice in map(to_printable, notices):
+            log.info(notice)
+            observer.on_notice(notice)
+        try:
+            log.info("start in %s", run.path)
+            with stop_on_signals(observer), observer:
+                (summary,) = train([experiment], [run], observer, state)
+        except KeyboardInterrupt:
+            print("stopped at once; progress since the last checkpoint is lost", file=sys.stderr)
+            return INTERRUPTED, {}
+        except LockLostError as error:  # another process writes the log now
+            observer.on_lock_lost(error)
+            return FAILED, {}
+        except Exception as error:
+            log.exception("failed")
+            observer.on_failure(run, error)
+            return FAILED, {}
+        log.info("%s: %s", summary["status"], summary)
+        observer.on_end(run, summary)
     return (INTERRUPTED if summary["status"] == "interrupted" else DONE), summary
+
+
+@contextlib.contextmanager
+def _ignore_log_errors() -> Iterator[None]:
+    """Let a log that cannot be written not hide the output of the run."""
+    before, logging.raiseExceptions = logging.raiseExceptions, False
+    try:
+        yield
+    finally:
+        logging.raiseExceptions = before
 
 
 @contextlib.contextmanager
@@ -124,11 +141,13 @@ def log_to_run(run: RunWriter) -> Iterator[logging.Logger]:
     handler.setFormatter(logging.Formatter("[%(asctime)s][%(name)s][%(levelname)s] %(message)s"))
     log = logging.getLogger("dlopt")
     log.addHandler(handler)
+    before = log.level, log.propagate
     log.setLevel(logging.INFO)
-    before, log.propagate = log.propagate, False  # Hydra's own handlers write to the screen
+    log.propagate = False  # Hydra's own handlers write to the screen
     try:
         yield log
     finally:
-        log.propagate = before
+        log.setLevel(before[0])
+        log.propagate = before[1]
         log.removeHandler(handler)
         handler.close()

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from dlopt.config.problems import format_error
 from dlopt.rundir.directory import RunDirectory
 from dlopt.rundir.display import display_path
+from dlopt.rundir.lock import LockLostError
 from dlopt.rundir.metrics_log import Row
 from dlopt.rundir.writer import RunWriter
 from dlopt.training.control import TrainingControl
@@ -53,6 +54,10 @@ class Observer(TrainingControl):
         else:
             print(f"the run failed: {format_error(error)}", file=sys.stderr)
             print(f"  the traceback is in {display_path(run.log_file)}", file=sys.stderr)
+
+    def on_lock_lost(self, error: LockLostError) -> None:
+        """Print that another process has taken the run over."""
+        print(f"stopped: {error}", file=sys.stderr)
 
     def on_end(self, run: RunWriter, summary: dict[str, Any]) -> None:
         """Show the results of a run that did not fail."""

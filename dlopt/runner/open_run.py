@@ -8,11 +8,16 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from dlopt.config.problems import ConfigError
 from dlopt.rundir.display import display_path
 from dlopt.runner.execute import USAGE_ERROR
 
 if TYPE_CHECKING:
     from dlopt.rundir.directory import RunDirectory
+
+
+class RunError(Exception):
+    """A run or sweep cannot be opened: there is none of this name, or its files cannot be read."""
 
 
 @contextlib.contextmanager
@@ -42,7 +47,25 @@ def open_run(
 
     command and outcome are words of the message. takes_sweep: of a sweep, open the best run that is done.
     """
-    from dlopt.config.problems import ConfigError, describe_failure
+    try:
+        with enter_run(name, trust=trust, takes_sweep=takes_sweep) as run:
+            return act(run)
+    except ConfigError as error:
+        message = error.text(outcome)
+    except RunError as error:
+        message = str(error)
+    print(f"{command}: {message}", file=sys.stderr)
+    return USAGE_ERROR
+
+
+@contextlib.contextmanager
+def enter_run(name: str, *, trust: bool, takes_sweep: bool = True) -> Iterator[RunDirectory]:
+    """Yield the run of this name; in the block one that is not trusted is confined. takes_sweep: as for `open_run`.
+
+    Raises RunError if the run cannot be opened, or anything in the block fails; problems of its configuration stay a
+    ConfigError.
+    """
+    from dlopt.config.problems import describe_failure
     from dlopt.rundir.directory import EarlierVersionError
     from dlopt.rundir.find import RunNotFound, find_sweep
     from dlopt.rundir.lock import LockedError
@@ -57,22 +80,19 @@ def open_run(
         place = display_path(run.path)
         run.check_version()
         with contextlib.nullcontext() if trust else confine():  # after the message for an unknown name
-            return act(run)
+            yield run
+    except ConfigError:
+        raise
     except (RunNotFound, LockedError, EarlierVersionError) as error:
-        message = str(error)
-    except ConfigError as error:
-        message = error.text(outcome)
+        raise RunError(str(error)) from error
     except OSError as error:
         where = error.filename or place
         file = display_path(Path(where)) if isinstance(where, str | Path) else place
-        message = f"{file}: {error.strerror or error}"
+        raise RunError(f"{file}: {error.strerror or error}") from error
     except Exception as error:  # damaged files raise many kinds of errors
         if memory.is_out_of_memory(error) and not isinstance(error, ValueError):
-            message = f"{place} needs more memory than is available"
-        else:
-            message = f"{place} cannot be read ({to_printable(describe_failure(error))})"
-    print(f"{command}: {message}", file=sys.stderr)
-    return USAGE_ERROR
+            raise RunError(f"{place} needs more memory than is available") from error
+        raise RunError(f"{place} cannot be read ({to_printable(describe_failure(error))})") from error
 
 
 def _find_run(name: str) -> RunDirectory:

@@ -25,19 +25,22 @@ if TYPE_CHECKING:
 
 def resume(name: str, arguments: Sequence[str], observer: Observer, *, trust: bool) -> int:
     """Resume the run of this name with changed settings. Return the exit code."""
-    from dlopt.rundir.writer import RunWriter
     from dlopt.runner.open_run import open_run
 
-    def act(run: RunDirectory) -> int:
-        return _resume_run(RunWriter(run.path, follow_links=trust), arguments, observer, trust)
+    return open_run(
+        "resume", name, lambda run: resume_run(run, arguments, observer, trust), trust=trust, takes_sweep=False
+    )
 
-    return open_run("resume", name, act, trust=trust, takes_sweep=False)
 
-
-def _resume_run(run: RunWriter, arguments: Sequence[str], observer: Observer, trust: bool) -> int:
+def resume_run(
+    opened: RunDirectory, arguments: Sequence[str], observer: Observer, trust: bool, command: str | None = None
+) -> int:
+    """Resume a run that is open with changed settings. Return the exit code. command: recorded in place of this one."""
     from dlopt.config.reopen import load_run, resume_checks
+    from dlopt.rundir.writer import RunWriter
     from dlopt.runner.execute import DONE
 
+    run = RunWriter(opened.path, follow_links=trust)
     load_run.check_writable(run.path)
     former = load_run.load_config(run, trust=trust)
     config = resume_checks.merge_overrides(former, arguments)
@@ -52,7 +55,7 @@ def _resume_run(run: RunWriter, arguments: Sequence[str], observer: Observer, tr
 
     run.lock.acquire(notify)
     try:
-        return _resume_locked(run, arguments, observer, status, former, config)
+        return _resume_locked(run, arguments, observer, status, former, config, command)
     finally:
         run.lock.release()
 
@@ -64,6 +67,7 @@ def _resume_locked(
     status: Mapping[str, Any] | None,
     former: DictConfig,
     config: DictConfig,
+    command: str | None,
 ) -> int:
     """Resume a run whose lock this process holds, with the configuration `config` in place of `former`."""
     from omegaconf import OmegaConf
@@ -91,7 +95,8 @@ def _resume_locked(
         notices.append(f"from step {at} on this run differs from an uninterrupted one: {why}")
     content = OmegaConf.to_yaml(config).encode() if changed else None  # for the next resume
     changes = [f"{key} {old} -> {new}" for key, (old, new) in changed.items()]
-    record = {"settings": _settings(status, state, config), "changes": changes, "breaks": breaks, "config": content}
+    settings = _settings(status, state, config)
+    record = {"settings": settings, "changes": changes, "breaks": breaks, "config": content, "command": command}
     if checkpoint is None:
         notices.append("the run has no checkpoint yet, so it starts again from step 0")
     elif not console.quiet:

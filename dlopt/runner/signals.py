@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import signal
+import threading
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -14,11 +15,14 @@ STOP_SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP"
 
 
 def list_heeded_signals() -> list[signal.Signals]:
-    """Return the stop signals that this process does not ignore.
+    """Return the stop signals that this thread can handle and the process does not ignore.
 
-    A process that was started to ignore some, by nohup or in the background of a script, keeps ignoring them.
+    A process that was started to ignore some, by nohup or in the background of a script, keeps ignoring them. Only the
+    main thread can handle signals. None is a handler outside of Python, which could not be restored.
     """
-    return [number for number in STOP_SIGNALS if signal.getsignal(number) != signal.SIG_IGN]
+    if threading.current_thread() is not threading.main_thread():
+        return []
+    return [number for number in STOP_SIGNALS if signal.getsignal(number) not in (signal.SIG_IGN, None)]
 
 
 @contextlib.contextmanager

@@ -18,7 +18,7 @@ from dlopt.config.compose.flatten import find_non_defaults
 from dlopt.config.problems import describe_failure
 from dlopt.errors import did_you_mean
 from dlopt.formatting import format_duration, format_override, split_names
-from dlopt.report.curves import Panel, list_diagnostics, make_diagnostic_panels, make_run_panels
+from dlopt.report.curves import Panel, list_diagnostics, make_run_panels, select_panels
 from dlopt.report.summary import make_summary_table
 from dlopt.rundir.directory import RunDirectory
 from dlopt.rundir.display import display_path, make_report_path
@@ -152,7 +152,7 @@ def _show_run(run: RunDirectory, args: Any) -> None:
         from dlopt.report.figures import plot_curves
 
         rows = run.rows()
-        panels = _select_panels(rows, args.plot) + ([] if args.plot else make_diagnostic_panels(rows))
+        panels = _select_panels(rows, args.plot)
         if not panels:
             raise ShowError(f"{path} has no curves yet")
         heading = path if args.title is None else args.title
@@ -172,14 +172,11 @@ def _show_run(run: RunDirectory, args: Any) -> None:
 
 
 def _select_panels(rows: Sequence[Row], names: Sequence[str]) -> list[Panel]:
-    """Return the panels of these names, by default of loss and accuracy. Raise ShowError for a name without a curve."""
-    panels = make_run_panels(rows, names) if names else make_run_panels(rows)
-    shown = {panel.metric for panel in panels}
-    for name in names:
-        if name not in shown:
-            known = sorted({*list_diagnostics(rows), *(key for row in rows for key in row)} - {"step", "epoch"})
-            raise ShowError(f"--plot {name}: this run has no such curve{did_you_mean(name, known)}")
-    return panels
+    """Return the panels of a picture. Raise ShowError for a name without a curve."""
+    try:
+        return select_panels(rows, names)
+    except ValueError as error:
+        raise ShowError(f"--plot {error}") from error
 
 
 def _print_run(run: RunDirectory, names: Sequence[str], *, everything: bool) -> None:
@@ -189,7 +186,7 @@ def _print_run(run: RunDirectory, names: Sequence[str], *, everything: bool) -> 
         raise ShowError(f"{record.name} is damaged ({record.message})")
     lines = list(run.iter_rows())
     rows = [row for row in lines if row]
-    panels = _select_panels(rows, names)
+    panels = _select_panels(rows, names) if names else make_run_panels(rows)
     host = to_printable(str(run.status["host"]))
     console.print(record.name, style="bold")
     start = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(record.started))

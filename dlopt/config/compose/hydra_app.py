@@ -7,8 +7,9 @@ callbacks into warnings. Here the arguments are passed in, and every error is ra
 from __future__ import annotations
 
 import argparse
+import contextlib
 import secrets
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from pathlib import Path
 from types import TracebackType
@@ -28,12 +29,16 @@ PROG = "dlopt train"
 class HydraApp:
     """One call of Hydra: `with HydraApp(argv) as app`. Paths in argv are relative to the working directory.
 
+    Another use of Hydra in this process is put aside in this block. configures_logging: whether composing configures
+    the logging of the process.
+
     arguments  the parsed arguments
     overrides  the overrides in Hydra's form
     folders    the folder of user-defined options that --config-dir names, if it is given
     """
 
-    def __init__(self, argv: Sequence[str]) -> None:
+    def __init__(self, argv: Sequence[str], *, configures_logging: bool = True) -> None:
+        self._configures_logging = configures_logging
         self.arguments, unknown = _make_parser().parse_known_args(list(argv))
         self.folders = _get_config_folders(self.arguments)
         folders = [groups.CONF, *self.folders]
@@ -64,29 +69,29 @@ class HydraApp:
         raise ConfigError(problems)
 
     def __enter__(self) -> HydraApp:
-        from hydra import version
         from hydra._internal.hydra import Hydra
         from hydra._internal.utils import create_automatic_config_search_path
         from hydra.core.config_search_path import SearchPathQuery
 
         _check_flags(self.arguments)
         register_resolvers()
-        version.setbase("1.3")
         folder = self.arguments.config_path or str(groups.CONF)
         search_path = create_automatic_config_search_path(None, "dlopt.cli.train", folder)
         for user_folder in self.folders:
             if not user_folder.is_dir():
                 raise ConfigError([("", f"--config-dir: there is no directory {user_folder}")])
             search_path.prepend("command-line", f"file://{user_folder}", SearchPathQuery(provider="schema"))
-        self._hydra = Hydra.create_main_hydra2(task_name="train", config_search_path=search_path)
+        self._exit = contextlib.ExitStack()
+        with self._exit:
+            self._exit.enter_context(put_hydra_aside())
+            self._hydra = Hydra.create_main_hydra2(task_name="train", config_search_path=search_path)
+            self._exit = self._exit.pop_all()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        from hydra.core.global_hydra import GlobalHydra
-
-        GlobalHydra.instance().clear()
+        self._exit.close()
 
     def show(self) -> bool:
         """Print the output of --help, --hydra-help, --cfg or --info. Return whether one of them was given."""
@@ -105,7 +110,7 @@ class HydraApp:
         return True
 
     def compose(self, *, multirun: bool) -> DictConfig:
-        """Compose the configuration of a run, or of a sweep, and configure Hydra's logging.
+        """Compose the configuration of a run, or of a sweep, and configure Hydra's logging if that is wanted.
 
         Of a sweep, it holds the keys of Hydra; each run is composed later. Hydra ignores optimizer=sgd,momentum here,
         and refuses optimizer.momentum=0.9 as a key of the default optimizer. Then the keys of options are left out.
@@ -127,7 +132,8 @@ class HydraApp:
         from hydra.types import RunMode
 
         words = [*overrides, f"hydra.mode={mode}"]
-        return self._hydra.compose_config(self.config_name, words, RunMode[mode], with_log_configuration=True)
+        logs = self._configures_logging
+        return self._hydra.compose_config(self.config_name, words, RunMode[mode], with_log_configuration=logs)
 
     def make_context(self, config: DictConfig) -> HydraContext:
         """Return the context of Hydra's plugins: the callbacks, and the loader that composes further configurations."""
@@ -135,6 +141,23 @@ class HydraApp:
         from hydra.types import HydraContext
 
         return HydraContext(config_loader=self._hydra.config_loader, callbacks=Callbacks(config))
+
+
+@contextlib.contextmanager
+def put_hydra_aside() -> Iterator[None]:
+    """Let Hydra be initialized in this block, and restore afterwards how this process has used it."""
+    from hydra import version
+    from hydra.core.global_hydra import GlobalHydra
+
+    hydra, base = GlobalHydra.instance().hydra, version.getbase()
+    GlobalHydra.instance().clear()
+    version.setbase("1.3")
+    try:
+        yield
+    finally:
+        GlobalHydra.instance().hydra = hydra
+        if hydra is not None:  # otherwise each use of Hydra sets its version
+            version.VersionBase.instance().setbase(base)
 
 
 def set_key(config: DictConfig, override: str) -> None:

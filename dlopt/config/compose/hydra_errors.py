@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from dlopt.config.compose import groups, nested_options
-from dlopt.config.compose.hydra_app import HydraApp, set_key
+from dlopt.config.compose.hydra_app import HydraApp, put_hydra_aside, set_key
 from dlopt.config.compose.static_config import StaticConfig, to_key_prefix
 from dlopt.config.problems import ConfigError
 from dlopt.config.schema.renamed_keys import describe_renamed_key, describe_renamed_option
@@ -25,7 +25,6 @@ def explain(argv: Sequence[str], error: Exception, *, builds: bool = True) -> li
     fail are explained and omitted, and the others are checked as before a run, unless `builds` is false.
     """
     from hydra import compose, initialize_config_dir
-    from hydra.core.global_hydra import GlobalHydra
 
     app = HydraApp(argv)
     accepted = [f"hydra.searchpath=[file://{folder}]" for folder in app.folders]
@@ -45,9 +44,8 @@ def explain(argv: Sequence[str], error: Exception, *, builds: bool = True) -> li
                 failed.add(_key(override))
                 problems.append(_explain_override(override, refusal, static))
 
-    GlobalHydra.instance().clear()
     try:
-        with initialize_config_dir(version_base="1.3", config_dir=str(groups.CONF)):
+        with put_hydra_aside(), initialize_config_dir(version_base="1.3", config_dir=str(groups.CONF)):
             keys = [o for o in app.overrides if not _is_choice(o, [groups.CONF, *app.folders])]
             choices = [o for o in app.overrides if o not in keys]
             try_each(sorted(choices, key=_depth), lambda override: compose("config", [*accepted, override]))
@@ -67,6 +65,16 @@ def explain(argv: Sequence[str], error: Exception, *, builds: bool = True) -> li
     except Exception as further:  # even composing again failed: report the error itself
         problems = problems or [locate(further)]
     return problems or [locate(error)]
+
+
+def to_config_error(argv: Sequence[str], error: Exception, *, builds: bool = True) -> ConfigError:
+    """Return the problems of a command that raised an error before anything was started. builds: as for `explain`."""
+    from hydra.errors import HydraException
+
+    if isinstance(error, ConfigError):
+        return error
+    is_refused = isinstance(error, (HydraException, ValueError))  # ValueError: a choice that is not a name
+    return ConfigError(explain(argv, error, builds=builds) if is_refused else [locate(error)])
 
 
 def locate(error: BaseException) -> ConfigProblem:
