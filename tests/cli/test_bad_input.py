@@ -51,6 +51,11 @@ CASES = {
         ["4 problems", "lr  … did you mean optimizer.lr?", "channels  … did you mean arch.channels?",
          "name  … equals sign … \"name='a=b'\"\n", "data.path  … \"data.path='x=y'\"\n"],
     ),
+    "keys of other tools": (
+        ["accumulate_grad_batches=4", "learning_rate=0.1", "gradient_clip_val=1", "weight_decay=0.1"],
+        ["4 problems", "accumulate_grad_batches  … micro_batch_size=100 adds the gradients of 4 passes", "learning_rate  … use optimizer.lr\n",
+         "gradient_clip_val  … use clip.norm\n", "weight_decay  … use regularization=weight_decay\n"],
+    ),
     "settings as flags": (
         ["--epochs", "5", "--batch-size=16", "--lr", "0.1", "--optimizer", "sgd", "--nothing"],
         ["5 problems", "--epochs  … type epochs=5\n", "--batch-size=16  … type batch_size=16\n", "--lr  … type optimizer.lr=0.1\n",

@@ -10,7 +10,7 @@ from dlopt.config.compose import groups, nested_options
 from dlopt.config.compose.hydra_app import HydraApp, put_hydra_aside, set_key
 from dlopt.config.compose.static_config import StaticConfig, to_key_prefix
 from dlopt.config.problems import ConfigError
-from dlopt.config.schema.renamed_keys import describe_renamed_key, describe_renamed_option
+from dlopt.config.schema.renamed_keys import KEYS_OF_OTHER_TOOLS, describe_renamed_key, describe_renamed_option
 from dlopt.errors import did_you_mean
 
 ConfigProblem = tuple[str, str]
@@ -209,6 +209,8 @@ def _explain_unknown_key(key: str, cause: Any, static: StaticConfig) -> str:
         return _explain_unknown_inner_key(key, node, names, candidates)
     if candidates:
         return f"there is no such key; did you mean {candidates}?"
+    if key in KEYS_OF_OTHER_TOOLS:
+        return f"there is no such key; use {KEYS_OF_OTHER_TOOLS[key]}"
     advice = did_you_mean(last, [n for n in (names or groups.list_groups()) if n != "hydra"])
     shown = "; dlopt list shows the groups, dlopt list settings the other keys"
     return f"there is no such group or key{advice if 'did you mean' in advice else shown}"

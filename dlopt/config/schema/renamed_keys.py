@@ -35,6 +35,25 @@ RENAMED_KEYS: Mapping[str, Mapping[str, str]] = {
 }
 """Old and new names of keys, by the group below which they stand."""
 
+_ACCUMULATION = "micro_batch_size: batch_size=400 micro_batch_size=100 adds the gradients of 4 passes"
+
+KEYS_OF_OTHER_TOOLS: Mapping[str, str] = {
+    "accelerator": "device",
+    "accumulate_grad_batches": _ACCUMULATION,
+    "grad_clip": "clip.norm",
+    "gradient_accumulation_steps": _ACCUMULATION,
+    "gradient_clip_val": "clip.norm",
+    "learning_rate": "optimizer.lr",
+    "max_grad_norm": "clip.norm",
+    "n_epochs": "epochs",
+    "num_epochs": "epochs",
+    "num_train_epochs": "epochs",
+    "per_device_train_batch_size": "batch_size",
+    "random_state": "seed",
+    "weight_decay": "regularization=weight_decay",
+}
+"""What keys of Lightning, of transformers and of scikit-learn are called here."""
+
 _ADDED_TO_BOTH: dict[str, Any] = {"group": None, "time": None, "validation_path": None, "test_path": None}
 
 ADDED_KEYS: dict[str, dict[str, Any]] = {
