@@ -188,6 +188,15 @@ def train_runs(
     return train(experiments, runs, control), runs
 
 
+def train_configured(folder: Path, *overrides: str) -> RunWriter:
+    """Train a run with its configuration in the directory, as the command does, so that it can be opened."""
+    folder.joinpath(".hydra").mkdir(parents=True)
+    OmegaConf.save(compose_config(*overrides), folder / ".hydra" / "config.yaml")
+    run = RunWriter.create(folder)
+    train([build_experiment(*overrides)], [run])
+    return run
+
+
 def interrupt_run(folder: Path, last: int, experiment: Experiment) -> RunWriter:
     """Train a run that is interrupted after `last` steps."""
     run = RunWriter.create(folder)

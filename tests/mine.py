@@ -18,6 +18,7 @@ from dlopt.parts import (
     Data,
     Dataset,
     Diagnostic,
+    Distillation,
     LinePoint,
     LineSearch,
     Loss,
@@ -985,3 +986,15 @@ class Negation:
 
     def apply(self, inputs: Tensor, statistics: Mapping[str, Tensor]) -> Tensor:
         return -inputs
+
+
+@dataclass(frozen=True)
+class Match(Distillation):
+    """The squared difference of the probabilities."""
+
+    teacher: str | None
+    trust: bool
+    weight: float
+
+    def losses(self, student: Tensor, teacher: Tensor, kind: TargetKind) -> Tensor:
+        return (student.softmax(-1) - teacher.softmax(-1)).square().sum(-1)

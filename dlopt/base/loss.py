@@ -1,4 +1,4 @@
-"""Losses: the mean loss of a mini-batch and its metrics."""
+"""Losses: the mean loss of a mini-batch and its metrics. Distillation: the distance from a trained network."""
 
 from __future__ import annotations
 
@@ -127,3 +127,30 @@ class Loss:
         dlopt.metrics.functional has the usual ones.
         """
         return {}
+
+
+@Group("distillation", optional=True, must_subclass=True, lanes="value")
+class Distillation:
+    """A term of the objective that compares the student with the teacher: (1 - weight) loss + weight mean of `losses`.
+
+    A subclass is a dataclass with the fields `teacher`, a run, `trust`, whether code that this run names may execute,
+    and `weight`, from 0 to 1. With weight 0 training is the same as without a teacher, bit for bit. With weight 1 the
+    loss is only measured.
+
+    The teacher is the best checkpoint of its run, in inference, and is never trained. At each step it is evaluated once
+    on the student's mini-batch: after the augmentation, before the noise that regularizations add.
+
+    compares_layers is True if a layer of the student is compared with one of the teacher, instead of the outputs. Such
+    an option also has the fields of dlopt.distillation.hint.Hint, and `losses` gets the outputs of a regressor after
+    the student's layer. The regressor is trained with the student, and is not a part of its network.
+    """
+
+    compares_layers: ClassVar[bool] = False
+
+    teacher: str | None
+    trust: bool
+    weight: float
+
+    def losses(self, student: Tensor, teacher: Tensor, kind: TargetKind) -> Tensor:
+        """Return the distance of each example, (B,), of outputs (B, outputs), or of entries of layers (B, entries)."""
+        raise NotImplementedError

@@ -62,6 +62,7 @@ def _rerun_run(run: RunDirectory, args: Any) -> int:
     resume_checks.check_configuration(run, status)
     config = load_run.load_config(run, trust=args.trust)
     experiment, notices = build(config)
+    resume_checks.check_teacher(status.get("teacher"), experiment)
     for step, why in resume_checks.find_breaks(status):
         notices.append(f"up to step {step} it had other settings ({why}); the new run has those that it ended with")
     path = ROOT / time.strftime("%Y-%m-%d") / f"{time.strftime('%H-%M-%S')}-rerun-{os.urandom(2).hex()}"

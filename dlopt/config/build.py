@@ -6,12 +6,11 @@ problems, and is skipped if a stage that it needs has failed. All problems are r
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 from torch import Tensor
 
 from dlopt import parts
@@ -28,6 +27,7 @@ from dlopt.config.checks.metrics import check_metrics
 from dlopt.config.checks.pixels import find_pixel_scale
 from dlopt.config.compose import groups as compose_groups
 from dlopt.config.compose.nested_options import SCHEDULES
+from dlopt.config.compose.plain import to_plain
 from dlopt.config.fit_loss import fit_loss
 from dlopt.config.fresh_examples import make_generator
 from dlopt.config.load_data import LoadedData, encode_data, load_data
@@ -39,6 +39,7 @@ from dlopt.config.make_parts import (
 )
 from dlopt.config.problems import Problems
 from dlopt.config.schema.settings import build_settings
+from dlopt.config.teacher import load_teacher
 from dlopt.training.batches import count_steps_per_epoch
 from dlopt.training.experiment import Experiment
 
@@ -87,18 +88,6 @@ def check_split(config: Mapping[str, Any]) -> None:
     problems.raise_if_any()
 
 
-def to_plain(config: DictConfig | Mapping[str, Any]) -> dict[str, Any]:
-    """Return a configuration as mappings, lists and values that are copies, without Hydra's own node."""
-
-    def copy_value(key: str) -> Any:
-        if isinstance(config, DictConfig) and OmegaConf.is_missing(config, key):
-            return "???"
-        value = config[key]
-        return OmegaConf.to_container(value, resolve=True) if OmegaConf.is_config(value) else copy.deepcopy(value)
-
-    return {key: copy_value(key) for key in map(str, config) if key != "hydra"}
-
-
 def _build(
     config: DictConfig | Mapping[str, Any],
     overrides: Sequence[str],
@@ -134,13 +123,20 @@ def _build(
             groups["arch"], encoded.value.dataset, components, settings.value, saved, typed_overrides, problems
         )
     )
-    preprocess = components.several["preprocess"]
     prepared = problems.attempt(
         lambda: splits.apply_preprocessing(
-            encoded.value.train, encoded.value.validation, encoded.value.dataset.test, preprocess, problems, fitted
+            encoded.value.train,
+            encoded.value.validation,
+            encoded.value.dataset.test,
+            components.several["preprocess"],
+            problems,
+            fitted,
         )
     )
 
+    teacher = problems.attempt(
+        lambda: load_teacher(components, network.value.model, encoded.value, prepared.value, settings.value, problems)
+    )
     pixel_scale = problems.attempt(
         lambda: find_pixel_scale(components, encoded.value.train.inputs, prepared.value.statistics, problems)
     )
@@ -193,7 +189,9 @@ def _build(
         outputs=dataset.outputs,
         drop_last=data.value.option.drop_last,
         order=data.value.option.order,
-        draw=make_generator(data.value, encoded.value, preprocess, prepared.value.statistics, settings.value),
+        draw=make_generator(
+            data.value, encoded.value, components.several["preprocess"], prepared.value.statistics, settings.value
+        ),
         model=model,
         w=w,
         loss=components.require("loss"),
@@ -211,6 +209,7 @@ def _build(
         threads=choose_threads(settings.value, model, train),
         others={group: component for group, component in components.by_group.items() if group not in used_here},
         pixel_scale=pixel_scale.value_or_none,
+        teacher=teacher.value_or_none,
     )
     return experiment, [*problems.notices, *(f"data: {notice}" for notice in dataset.encoding.get("notices", ()))]
 

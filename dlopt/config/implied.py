@@ -11,9 +11,9 @@ from functools import cache
 from typing import Any
 
 from dlopt.base.data import TargetKind
-from dlopt.config.build import to_plain
 from dlopt.config.checks.metrics import list_possible_metrics, remove_split
 from dlopt.config.compose.hydra_app import HydraApp, list_overrides
+from dlopt.config.compose.plain import to_plain
 from dlopt.config.compose.static_config import StaticConfig
 from dlopt.config.load_data import LoadedData, load_data
 from dlopt.config.make_parts import Override

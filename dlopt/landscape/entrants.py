@@ -6,10 +6,11 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
-from dlopt.config.build import build, to_plain
+from dlopt.config.build import build
 from dlopt.config.compose import groups, nested_options
 from dlopt.config.compose.hydra_app import HydraApp
 from dlopt.config.compose.hydra_errors import explain
+from dlopt.config.compose.plain import to_plain
 from dlopt.config.compose.static_config import StaticConfig, parse_group_overrides
 from dlopt.config.problems import ConfigError
 from dlopt.landscape.arguments import RaceArguments

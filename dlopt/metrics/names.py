@@ -26,6 +26,8 @@ GRADIENT_NORM, UPDATE_NORM = "gradient/norm", "update/norm"
 """The Euclidean norms |g| and |w_new - w_old| of a step."""
 SEARCH_FAILED = f"{OPTIMIZER}search_failed"
 """The fraction of line searches that found no acceptable step."""
+DISTILLATION = "train/distillation"
+"""The mean distance of a student from its teacher, of the steps of training."""
 Direction = Literal["min", "max"]
 """The direction of improvement of a metric."""
 KNOWN_DIRECTIONS: Mapping[str, Direction] = {
@@ -44,6 +46,8 @@ def find_direction(metric: str, declared: Mapping[str, Direction]) -> Direction 
     declared holds the directions of a custom loss, by the names that its `measure` returns.
     """
     own_name = re.sub(r"^(last/)?(average/|recent/)?(train|val|test)/", "", metric)
+    if metric == DISTILLATION:
+        return "min"
     return declared.get(own_name) or KNOWN_DIRECTIONS.get(metric.rpartition("/")[2])
 
 

@@ -20,6 +20,7 @@ from dlopt.base.kernels import use_plain_operations
 from dlopt.base.layout import Layout
 from dlopt.base.network import BatchStatisticsModule
 from dlopt.base.regularization import Regularization, StochasticSite
+from dlopt.objective.guidance import REGRESSOR
 from dlopt.prng import Key
 
 INPUT_KEYS, WEIGHT_KEYS, GRADIENT_KEYS, PART_KEYS, SITE_KEYS = 0, 1 << 8, 1 << 9, 1 << 10, 1 << 16
@@ -37,6 +38,7 @@ class FunctionalNetwork:
         self.model = model
         self.layout = layout
         self.sites = dict(zip(find_sites(model), owners, strict=True))
+        self.regressor: Any = getattr(model, REGRESSOR, None)
         self.normalizations = {
             n: m for n, m in model.named_modules() if isinstance(m, BatchStatisticsModule) and not m.frozen
         }
@@ -75,6 +77,15 @@ class FunctionalNetwork:
                 statistics[f"{name}.{key}"] = value.detach()
             module.batch_stats.clear()  # in place: a module takes 3 microseconds to set an attribute
         return statistics
+
+    def move_running_stats(self, running: Mapping[str, Tensor], statistics: Mapping[str, Tensor]) -> None:
+        """Move running buffers in place towards batch statistics, by the momentum of their modules."""
+        by_momentum: dict[float, list[str]] = {}
+        for name in statistics:
+            momentum = self.normalizations[name.rpartition(".")[0]].momentum
+            by_momentum.setdefault(momentum, []).append(name)
+        for momentum, names in by_momentum.items():
+            torch._foreach_lerp_([running[n] for n in names], [statistics[n] for n in names], momentum)
 
 
 class BoundNetwork(FunctionalNetwork):

@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.func import grad, vjp, vmap
 
 from dlopt.objective.bound import BoundNetwork
-from dlopt.objective.micro_batches import Evaluation, MicroBatch, Share
+from dlopt.objective.micro_batches import Evaluation, MicroBatch, Share, Targets
 from dlopt.objective.problem import Problem
 from dlopt.prng import Key
 
@@ -105,7 +105,7 @@ class GaussNewtonGraph(CurvatureGraph):
 
 
 def hessian_product(
-    problem: Problem, share: Share, w: Tensor, x: Tensor, y: Tensor, key: Key, varying: Varying, v: Tensor
+    problem: Problem, share: Share, w: Tensor, x: Tensor, y: Targets, key: Key, varying: Varying, v: Tensor
 ) -> tuple[Tensor, Evaluation]:
     """Return H v of one lane on a micro-batch."""
 
@@ -121,7 +121,7 @@ def hessian_product(
 
 
 def compute_hessian(
-    problem: Problem, columns: int, share: Share, w: Tensor, x: Tensor, y: Tensor, key: Key, varying: Varying
+    problem: Problem, columns: int, share: Share, w: Tensor, x: Tensor, y: Targets, key: Key, varying: Varying
 ) -> tuple[Tensor, Evaluation]:
     """Return H of one lane on a micro-batch, (P, P), this number of columns at a time."""
 
@@ -135,7 +135,7 @@ def compute_hessian(
 
 
 def gauss_newton_product(
-    problem: Problem, share: Share, w: Tensor, x: Tensor, y: Tensor, key: Key, varying: Varying, v: Tensor
+    problem: Problem, share: Share, w: Tensor, x: Tensor, y: Targets, key: Key, varying: Varying, v: Tensor
 ) -> tuple[Tensor, Evaluation]:
     """Return J' H_L J v of one lane on a micro-batch, plus the product of v with the Hessian of the penalties."""
     loss, *rules = problem.with_lane_values(varying)

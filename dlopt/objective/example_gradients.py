@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from operator import itemgetter
 from typing import Any
 
 import torch
@@ -11,7 +12,7 @@ from torch.func import grad, vjp, vmap
 
 from dlopt import prng
 from dlopt.objective.bound import PART_KEYS
-from dlopt.objective.micro_batches import MicroBatch, Share
+from dlopt.objective.micro_batches import MicroBatch, Share, Targets, map_targets
 from dlopt.objective.problem import Problem
 from dlopt.prng import Key
 
@@ -37,37 +38,37 @@ def iterate_example_gradients(problem: Problem, w: Tensor, batch: MicroBatch, ke
     for first in range(0, count, size):
         at = torch.arange(first, min(first + size, count), device=w.device)
 
-        def call(w: Tensor, x: Tensor, y: Tensor, key: Key, varying: Mapping[Any, Tensor], at: Tensor = at) -> Tensor:
+        def call(w: Tensor, x: Tensor, y: Targets, key: Key, varying: Mapping[Any, Tensor], at: Tensor = at) -> Tensor:
             return function(problem, w, x, y, key, varying, at)
 
         yield problem.map_lanes(call)(w, batch.inputs, batch.targets, key, problem.varying)
 
 
 def _alone(
-    problem: Problem, w: Tensor, x: Tensor, y: Tensor, key: Key, varying: Mapping[Any, Tensor], at: Tensor
+    problem: Problem, w: Tensor, x: Tensor, y: Targets, key: Key, varying: Mapping[Any, Tensor], at: Tensor
 ) -> Tensor:
-    def gradient(x: Tensor, y: Tensor, i: Tensor) -> Tensor:
-        own = prng.fold_in(key, PART_KEYS + i)
+    def gradient(x: Tensor, y: Targets, i: Tensor) -> Tensor:
+        own, x, y = prng.fold_in(key, PART_KEYS + i), x.unsqueeze(0), map_targets(lambda t: t.unsqueeze(0), y)
 
         def loss(w: Tensor) -> Tensor:
-            return problem.total(w, x.unsqueeze(0), y.unsqueeze(0), own, varying, share=EXAMPLE)[0]
+            return problem.total(w, x, y, own, varying, share=EXAMPLE)[0]
 
         g: Tensor = grad(loss)(w)
         return g
 
-    return _map_examples(problem, gradient, x[at], y[at], at)
+    return _map_examples(problem, gradient, x[at], map_targets(lambda t: t[at], y), at)
 
 
 def _within_batch(
-    problem: Problem, w: Tensor, x: Tensor, y: Tensor, key: Key, varying: Mapping[Any, Tensor], at: Tensor
+    problem: Problem, w: Tensor, x: Tensor, y: Targets, key: Key, varying: Mapping[Any, Tensor], at: Tensor
 ) -> Tensor:
     loss, *rules = problem.with_lane_values(varying)
 
     def losses(w: Tensor) -> Tensor:
         outputs = problem.outputs(problem.functional, rules, w, x, key, varying=varying)
         problem.functional.pop_batch_stats()
-        examples = outputs.unsqueeze(1), problem.targets(rules, y).unsqueeze(1)
-        return vmap(lambda z, target: problem.evaluate(loss, z, target, {})[0])(*examples)
+        targets = map_targets(lambda t: t.unsqueeze(1), problem.targets(rules, y))
+        return vmap(lambda z, target: problem.evaluate(loss, z, target, {})[0])(outputs.unsqueeze(1), targets)
 
     linearized: Any = vjp(losses, w)  # mypy takes it for the triple with has_aux
     values, transpose = linearized
@@ -77,7 +78,7 @@ def _within_batch(
 
 
 def _map_examples(
-    problem: Problem, function: Callable[..., Tensor], *columns: Tensor, together: int | None = None
+    problem: Problem, function: Callable[..., Tensor], *columns: Targets, together: int | None = None
 ) -> Tensor:
     """Call a function of one example for each row of the columns, `together` at a time.
 
@@ -85,6 +86,7 @@ def _map_examples(
     same.
     """
     if problem.is_recurrent:
-        return torch.stack([function(*row) for row in zip(*columns, strict=True)])
+        rows = ([map_targets(itemgetter(i), column) for column in columns] for i in range(len(columns[0])))
+        return torch.stack([function(*row) for row in rows])
     mapped: Tensor = vmap(function, chunk_size=together)(*columns)
     return mapped

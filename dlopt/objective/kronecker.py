@@ -16,13 +16,13 @@ from dlopt import prng
 from dlopt.base.layout import AffineLayer
 from dlopt.base.loss import Loss
 from dlopt.objective.auxiliary import add_losses
-from dlopt.objective.micro_batches import Evaluation, Share
+from dlopt.objective.micro_batches import Evaluation, Share, Targets
 from dlopt.objective.problem import Problem
 from dlopt.prng import Key
 
 
 def compute_factors(
-    problem: Problem, sampled: bool, share: Share, w: Tensor, x: Tensor, y: Tensor, key: Key,
+    problem: Problem, sampled: bool, share: Share, w: Tensor, x: Tensor, y: Targets, key: Key,
     varying: Mapping[tuple[int, str], Tensor],
 ) -> tuple[*tuple[Tensor, ...], Evaluation]:  # fmt: skip
     """Return A and G of each affine layer of the layout, in turn, of one lane on a micro-batch.

@@ -27,7 +27,15 @@ from dlopt.objective.curvature import (
 )
 from dlopt.objective.example_gradients import iterate_example_gradients
 from dlopt.objective.kronecker import compute_factors
-from dlopt.objective.micro_batches import Evaluation, MicroBatch, Share, combine, split_batch
+from dlopt.objective.micro_batches import (
+    Evaluation,
+    GuidedTargets,
+    MicroBatch,
+    Share,
+    Targets,
+    combine,
+    split_batch,
+)
 from dlopt.objective.problem import Problem
 from dlopt.objective.second_derivatives import second_derivatives
 from dlopt.prng import Key
@@ -58,6 +66,7 @@ class MiniBatchObjective:
     A batch larger than the problem's micro_batch_size is evaluated in parts, one after another, whose terms are added.
 
     is_fixed   every step of the run has this function
+    teacher    the outputs of the teacher for the inputs, if there is one
     known      an evaluation by the step before, which counts as the first evaluation of this one: if this step begins
                with `gradient` at the same w, it is returned
     """
@@ -72,6 +81,7 @@ class MiniBatchObjective:
         *,
         is_fixed: bool = False,
         known: KnownGradient | None = None,
+        teacher: Tensor | None = None,
     ) -> None:
         self.problem = problem
         self.layout = problem.layout
@@ -80,7 +90,8 @@ class MiniBatchObjective:
         self.targets = targets
         self._dim = 0 if problem.lanes is None else 1
         self.batch_size = targets.shape[self._dim]
-        self._batches = split_batch(inputs, targets, problem.micro_batch_size, self._dim)
+        guided = targets if teacher is None else GuidedTargets(targets, teacher)
+        self._batches = split_batch(inputs, guided, problem.micro_batch_size, self._dim)
         self.key = key
         self.step = step
         self.is_fixed = is_fixed
@@ -158,7 +169,7 @@ class MiniBatchObjective:
         They are of the first micro-batch, without penalties. See dlopt.objective.example_gradients.
         """
         batch = self._batches[0]
-        count = min(count, batch.targets.shape[self._dim])
+        count = min(count, batch.inputs.shape[self._dim])
         return iterate_example_gradients(self.problem, w, batch, self.key, count)
 
     def raw_gradient(self, g: Tensor) -> Tensor:
@@ -210,7 +221,7 @@ class MiniBatchObjective:
         problem = self.problem
 
         def call(
-            share: Share, w: Tensor, x: Tensor, y: Tensor, key: Key, varying: dict[Any, Tensor]
+            share: Share, w: Tensor, x: Tensor, y: Targets, key: Key, varying: dict[Any, Tensor]
         ) -> tuple[dict[str, Tensor], Evaluation]:
             with activation_hooks.record_outputs(problem.activations) as recorded:
                 _, evaluation = problem.total(w, x, y, key, varying, share=share)

@@ -37,7 +37,8 @@ from dlopt.objective.bound import (
     find_owners,
 )
 from dlopt.objective.clipping import Clip
-from dlopt.objective.micro_batches import WHOLE, Evaluation, Share
+from dlopt.objective.guidance import DistillationTerm, add_guide, separate_guide
+from dlopt.objective.micro_batches import WHOLE, Evaluation, Share, Targets, map_own
 from dlopt.objective.second_derivatives import has_recurrent_layers
 from dlopt.prng import Key
 
@@ -52,10 +53,10 @@ class Problem:
 
     varying holds the numbers in which lanes differ: (part, field) -> tensor (E,). Part 0 is the loss, part i the i-th
     regularization. Part STORED is the network, with the running buffers that it reads in training, (E, ...). running
-    holds the buffers of normalizations, with the leading shape of w. clip, if given,
-    is applied to gradients. precision, if given, is the type of autocast. compiled has torch.compile compile the
-    network, for a single run. micro_batch_size, if given, is the largest number of examples that a forward and backward
-    pass of training takes. evaluations counts what optimizers have asked for.
+    holds the buffers of normalizations, with the leading shape of w. clip, if given, is applied to gradients.
+    precision, if given, is the type of autocast. compiled has torch.compile compile the network, for a single run.
+    micro_batch_size, if given, is the largest number of examples that a forward and backward pass of training takes.
+    distillation, if given, is the term of a teacher. evaluations counts what optimizers have asked for.
     """
 
     def __init__(
@@ -70,6 +71,7 @@ class Problem:
         precision: torch.dtype | None = None,
         compiled: bool = False,
         micro_batch_size: int | None = None,
+        distillation: DistillationTerm | None = None,
     ) -> None:
         self.model = model.train()
         self.layout = Layout.of(model)
@@ -82,6 +84,8 @@ class Problem:
         self.autocast = precision
         self.compiled = compiled
         self.micro_batch_size = micro_batch_size
+        self.distillation = distillation
+        self._compares_layers = distillation is not None and distillation.option.compares_layers
         self.evaluations = 0
         self.bound_w: Tensor | None = None
         methods = ("penalty", "inputs", "weights", "gradient")
@@ -116,7 +120,7 @@ class Problem:
         self,
         w: Tensor,
         x: Tensor,
-        y: Tensor,
+        y: Targets,
         key: Key,
         varying: Mapping[tuple[int, str], Tensor],
         network: FunctionalNetwork | None = None,
@@ -138,14 +142,15 @@ class Problem:
         return (value if value.dtype == w.dtype else value.to(w.dtype)), evaluation
 
     def evaluate(
-        self, loss: Loss, outputs: Tensor, targets: Tensor, statistics: dict[str, Tensor]
+        self, loss: Loss, outputs: Tensor, targets: Targets, statistics: dict[str, Tensor]
     ) -> tuple[Tensor, Evaluation]:
-        """Return the loss of what `outputs` returned, of all heads together, and the evaluation of one lane."""
+        """Return the loss of what `outputs` returned, of all heads and the teacher, and the evaluation of one lane."""
+        outputs, own, guide = separate_guide(self.distillation, outputs, targets)
         output, *others = self.split_heads(outputs)
-        losses = [loss.mean(head, targets) for head in (output, *others)]
+        losses = [loss.mean(head, own) for head in (output, *others)]
+        total, distances = add_guide(auxiliary.add_losses(losses, self.auxiliary_weight), guide, output)
         value, *auxiliaries = [x.detach() for x in losses]
-        evaluation = Evaluation(value, output.detach(), statistics, tuple(auxiliaries))
-        return auxiliary.add_losses(losses, self.auxiliary_weight), evaluation
+        return total, Evaluation(value, output.detach(), statistics, tuple(auxiliaries), distances)
 
     def split_heads(self, outputs: Tensor) -> Sequence[Tensor]:
         """Return the output and the auxiliary outputs in what `outputs` returned."""
@@ -155,9 +160,9 @@ class Problem:
     def _has_heads(self) -> bool:
         return self.auxiliary_weight is not None and self.model.training
 
-    def targets(self, rules: Sequence[Regularization], y: Tensor) -> Tensor:
+    def targets(self, rules: Sequence[Regularization], y: Targets) -> Targets:
         """Return the targets that the loss is given."""
-        return reduce(lambda y, rule: rule.targets(y), rules, y)
+        return map_own(lambda own: reduce(lambda y, rule: rule.targets(y), rules, own), y)
 
     def penalty(self, rules: Sequence[Regularization], w: Tensor) -> Tensor | float:
         """Return the sum of the penalties at w, (P,); the number 0.0 if no regularization has one."""
@@ -177,7 +182,8 @@ class Problem:
     ) -> Tensor:
         """Return the outputs of a network in training, of one lane with its own numbers `varying`.
 
-        With auxiliary outputs they have shape (B, 1 + heads, outputs); in inference mode there are none.
+        With auxiliary outputs they have shape (B, 1 + heads, outputs); in inference mode there are none. If a layer is
+        compared with one of a teacher, they have shape (B, outputs + entries of the hint).
         Each micro-batch, by its number `part`, has masks and noise of its own; noise of the weights is common to all.
         """
         examples_key = prng.fold_in(key, PART_KEYS + part) if part else key
@@ -187,10 +193,14 @@ class Problem:
         for i, rule in enumerate(rules) if "weights" in self._overridden else ():
             at = rule.weights(at, prng.fold_in(key, WEIGHT_KEYS + i), self.layout)
         network.set_keys(examples_key)
+        if self._compares_layers:
+            network.regressor.collects = True
         stored = {name: value for (owner, name), value in varying.items() if owner == STORED} or None
         with network.use_rules(rules, self.regularization) if varying else _NO_CONTEXT, self._autocast(x):
             result = network(at, x, stored)
         outputs = auxiliary.stack_outputs(result) if self._has_heads else auxiliary.get_output(result)
+        if self._compares_layers:
+            outputs = torch.cat([outputs, network.regressor.pop().to(outputs.dtype)], 1)
         return outputs if outputs.dtype == w.dtype else outputs.to(w.dtype)
 
     def transform_gradient(self, g: Tensor, w: Tensor, key: Key, step: int) -> Tensor:
@@ -238,12 +248,7 @@ class Problem:
 
     def update_running_stats(self, statistics: Mapping[str, Tensor]) -> None:
         """Update the running buffers once: buffer <- (1 - momentum) buffer + momentum batch statistic."""
-        by_momentum: dict[float, list[str]] = {}
-        for name in statistics:
-            momentum = self.functional.normalizations[name.rpartition(".")[0]].momentum
-            by_momentum.setdefault(momentum, []).append(name)
-        for momentum, names in by_momentum.items():
-            torch._foreach_lerp_([self.running[n] for n in names], [statistics[n] for n in names], momentum)
+        self.functional.move_running_stats(self.running, statistics)
 
     def predict(self, w: Tensor, inputs: Tensor, running: Mapping[str, Tensor] | None = None) -> Tensor:
         """Return the outputs in inference, (..., B, outputs), with running statistics and nothing random."""

@@ -49,6 +49,7 @@ class RunWriter(RunDirectory):
         device: str = "cpu",
         threads: int | None = None,
         directions: Mapping[str, Direction] | None = None,
+        teacher: Mapping[str, Any] | None = None,
         command: str | None = None,
     ) -> RunWriter:
         """Start a run in this directory.
@@ -57,6 +58,7 @@ class RunWriter(RunDirectory):
         lock: the lock of the directory, if it is already held.
         device, threads: the device and the number of CPU threads of the run (None: torch's default).
         directions: the directions of improvement that the loss declares for its own metrics.
+        teacher: the run that guides this one: its path, checkpoint, step and the digest of its weights.
         command: the command line to record; None: the command line of this process.
         Raises FileExistsError if the directory holds a run, and LockedError if another process writes it.
         """
@@ -66,7 +68,7 @@ class RunWriter(RunDirectory):
         if run.status_file.exists():
             run.lock.release()
             raise FileExistsError(f"{run.path} already holds a run; choose another directory")
-        started = {"started": time.time(), "before": [], **({"directions": dict(directions)} if directions else {})}
+        started = {"started": time.time(), "before": [], **_list_given(directions, teacher)}
         run._record_start(settings or {}, device, threads, started, command)
         return run
 
@@ -81,6 +83,7 @@ class RunWriter(RunDirectory):
         device: str = "cpu",
         threads: int | None = None,
         directions: Mapping[str, Direction] | None = None,
+        teacher: Mapping[str, Any] | None = None,
         command: str | None = None,
     ) -> RunWriter:
         """Resume the run after this many steps; its lock must be held.
@@ -89,7 +92,7 @@ class RunWriter(RunDirectory):
         changes: the configuration keys that were changed, for the status.
         breaks: the changes that make it differ from an uninterrupted run.
         config: the changed configuration, or None.
-        device, threads, directions, command: as in `create`.
+        device, threads, directions, teacher, command: as in `create`.
         The status keeps the entries of former processes as `before`, the latest first, each with what differs from
         the process after it.
         """
@@ -101,7 +104,7 @@ class RunWriter(RunDirectory):
             "changes": list(changes),
             "breaks": list(breaks),
             "before": list_processes(former) if former else [],
-            **({"directions": dict(directions)} if directions else {}),
+            **_list_given(directions, teacher),
         }
         self._resume_step = step
         if config is not None:  # recorded first: a checkpoint belongs to the former or to the new one
@@ -262,3 +265,9 @@ def _choose_damaged_path(file: Path) -> Path:
     """Return a free path for a damaged file: metrics.damaged.jsonl, or with a number."""
     names = (f"{file.stem}.{DAMAGED}{number or ''}{file.suffix}" for number in itertools.count())
     return next(path for name in names if not (path := file.with_name(name)).exists())
+
+
+def _list_given(directions: Mapping[str, Direction] | None, teacher: Mapping[str, Any] | None) -> dict[str, Any]:
+    """Return the entries of a status that only some runs have."""
+    entries = {"directions": directions, "teacher": teacher}
+    return {name: dict(value) for name, value in entries.items() if value}

@@ -85,6 +85,7 @@ def _resume_locked(
     state = None if checkpoint is None else checkpoint.content
     resume_checks.check_configuration(run, status or {}, (state or {}).get("config"))
     experiment, notices = build_from(config, arguments, state)
+    resume_checks.check_teacher((status or {}).get("teacher"), experiment)
     step = 0 if state is None else state["step"]
     breaks: list[str] = []
     if state is not None:

@@ -20,6 +20,9 @@ def describe_chance_level(experiment: Experiment, rows: Sequence[Mapping[str, fl
     A run of less than an epoch is not judged. If there are rows at the ends of epochs, only they count: the mean over
     the few steps of a shorter interval can be low by chance.
     """
+    teacher = experiment.teacher
+    if teacher is not None and teacher.layer is not None and teacher.term.option.weight == 1:
+        return ""  # the outputs are not trained
     split = experiment.train
     labels = split.targets if split.rows is None else split.targets[split.rows]
     guessing = experiment.loss.constant_loss(list_targets(labels))

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from dlopt.base.history import History
 from dlopt.base.layout import map_tied_names
 from dlopt.base.splits import count_classes
+from dlopt.objective.guidance import drop_regressor
 from dlopt.rundir.metrics_log import decode_evaluations
 from dlopt.rundir.writer import RunWriter
 from dlopt.training.best import Lane
@@ -46,6 +47,7 @@ def make_header(experiment: Experiment, run: RunWriter) -> dict[str, Any]:
         "settings": run.settings,
         "preprocessing": {name: dict(statistics) for name, statistics in experiment.preprocessing.items()},
         "encoding": encoding,
+        **({} if experiment.teacher is None else {"teacher": dict(experiment.teacher.record)}),
     }
 
 
@@ -206,14 +208,14 @@ class CheckpointSaver:
             lane = lanes[i]
             if lane.has_unsaved_best:
                 assert lane.best is not None
-                content = {"step": lane.best["step"], "model": self._best(i)}
+                content = {"step": lane.best["step"], "model": drop_regressor(self._best(i))}
                 lane.run.save("best", make_header(lane.experiment, lane.run) | content, lasting=lasting)
                 lane.best_saved_at = time.perf_counter()
                 lane.has_unsaved_best = False
 
     def save_average(self, lane: Lane, i: int, averaged: AveragedWeights) -> None:
         """Write the averaged weights of lane i at its end."""
-        model = model_state_dict(self.training, averaged.w, averaged.running, i)
+        model = drop_regressor(model_state_dict(self.training, averaged.w, averaged.running, i))
         content = make_header(lane.experiment, lane.run) | {"step": self.training.step, "model": model}
         lane.run.save("average", content)
 

@@ -18,6 +18,7 @@ from dlopt.base.transforms import PixelScale
 from dlopt.errors import OptionError
 from dlopt.metrics.names import AVERAGE, GRADIENT_NORM, UPDATE_NORM
 from dlopt.objective.clipping import Clip
+from dlopt.objective.teacher import Teacher
 from dlopt.parts import (
     Augmentation,
     Averaging,
@@ -186,6 +187,7 @@ class Experiment:
     network     configuration of the model: arch, activation and normalization
     others      components of groups without a field here, by group
     pixel_scale the preprocessing of pixels, if an augmentation needs to undo it
+    teacher     guides the network, if there is a distillation
     """
 
     settings: Settings
@@ -213,6 +215,7 @@ class Experiment:
     threads: int
     others: Mapping[str, Any] = field(default_factory=dict)
     pixel_scale: PixelScale | None = None
+    teacher: Teacher | None = None
 
     def get_component(self, group: str) -> Any:
         """Return the component of a group, or components by their keys; None if the run has none."""
@@ -220,7 +223,9 @@ class Experiment:
 
     def describe_run(self) -> dict[str, Any]:
         """Return what the status of its run records, as arguments of RunWriter.create."""
-        return {"device": self.settings.device, "threads": self.threads, "directions": self.loss.directions}
+        teacher = None if self.teacher is None else self.teacher.record
+        described = {"device": self.settings.device, "threads": self.threads, "directions": self.loss.directions}
+        return {**described, "teacher": teacher}
 
     @property
     def objective(self) -> str:

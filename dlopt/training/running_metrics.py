@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from dlopt.base.optimizer import Step, check_info
-from dlopt.metrics.names import OPTIMIZER
+from dlopt.metrics.names import DISTILLATION, OPTIMIZER
 from dlopt.objective.micro_batches import Evaluation
 from dlopt.objective.problem import Problem
 from dlopt.training.batches import to_device_async
@@ -29,7 +29,7 @@ Evaluations of a split measure all of its outputs at once."""
 class StepOutputs(NamedTuple):
     """Mean loss (...), outputs (..., B, outputs), targets (..., B[, outputs]) and info, name -> (...), of a step.
 
-    auxiliary holds the mean losses (...) of the auxiliary outputs.
+    auxiliary holds the mean losses (...) of the auxiliary outputs, distillation the mean distance from a teacher.
     """
 
     loss: Tensor
@@ -37,6 +37,7 @@ class StepOutputs(NamedTuple):
     targets: Tensor
     info: Mapping[str, Tensor]
     auxiliary: tuple[Tensor, ...] = ()
+    distillation: tuple[Tensor, ...] = ()
 
 
 class Mean(NamedTuple):
@@ -66,7 +67,8 @@ class RunningMetrics:
             check_info(result)
         # Copies: the optimizer may overwrite its tensors in the next step.
         info = {name: value.detach().to(evaluation.loss, copy=True) for name, value in result.info.items()}
-        self.parts.append(StepOutputs(evaluation.loss, evaluation.outputs, targets, info, evaluation.auxiliary))
+        others = evaluation.auxiliary, evaluation.distillation
+        self.parts.append(StepOutputs(evaluation.loss, evaluation.outputs, targets, info, *others))
         self.numbers += evaluation.outputs.numel()
         if self.numbers > MAX_BUFFERED:
             self._fold()
@@ -143,6 +145,8 @@ class RunningMetrics:
         columns = {"train/loss": [part.loss for part in parts]}
         for k, column in enumerate(zip(*(part.auxiliary for part in parts), strict=True), 1):
             columns[f"train/auxiliary/{k}/loss"] = list(column)
+        for column in zip(*(part.distillation for part in parts), strict=True):
+            columns[DISTILLATION] = list(column)
         losses = {name: torch.stack(column, dim=-1) for name, column in columns.items()}
         outputs, targets = (torch.cat([getattr(p, x) for p in parts], dim=dim) for x in ("outputs", "targets"))
         sizes = [part.targets.shape[dim] for part in parts]
@@ -172,18 +176,20 @@ def _combine(means: Sequence[Mean]) -> Tensor:
 
 
 def _encode_step(part: StepOutputs, lane: Callable[[Tensor], Tensor]) -> list[Any]:
-    """Return one lane of a step: loss, outputs and targets, and its info and auxiliary losses if there are any."""
+    """Return one lane of a step: loss, outputs and targets, then its info and further losses up to the last one."""
     info = {name: lane(value) for name, value in part.info.items()}
-    auxiliary = [*map(lane, part.auxiliary)]
-    return [*map(lane, part[:3]), *([info] if info or auxiliary else []), *([auxiliary] if auxiliary else [])]
+    others = [info, [*map(lane, part.auxiliary)], [*map(lane, part.distillation)]]
+    while others and not others[-1]:
+        others.pop()
+    return [*map(lane, part[:3]), *others]
 
 
 def _decode_step(content: Sequence[Any], device: torch.device) -> StepOutputs:
     """Return the step that `_encode_step` encoded."""
-    info = {name: value.to(device) for name, value in (content[3] if len(content) > 3 else {}).items()}
     loss, outputs, targets = (x.to(device) for x in content[:3])
-    auxiliary = tuple(x.to(device) for x in content[4]) if len(content) > 4 else ()
-    return StepOutputs(loss, outputs, targets, info, auxiliary)
+    info, *others = content[3:] or [{}]
+    losses = (tuple(x.to(device) for x in column) for column in others)
+    return StepOutputs(loss, outputs, targets, {name: value.to(device) for name, value in info.items()}, *losses)
 
 
 def _encode(means: Mapping[str, Mean], lane: Callable[[Tensor], Tensor]) -> list[Any]:

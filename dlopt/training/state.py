@@ -81,6 +81,7 @@ class TrainState:
 
         # Copied together, so that dropout sites refer to the copies. The experiment can be trained again.
         model, regularizations = copy.deepcopy((first.model, tuple(first.regularization.values())))
+        autocast = torch.bfloat16 if self.settings.precision == "bfloat16" else None
         self.problem = Problem(
             model.to(self.device, self.dtype),
             first.loss,
@@ -88,10 +89,17 @@ class TrainState:
             lanes=None if self.solo else self.count,
             varying=self._varying([[e.loss, *e.regularization.values()] for e in experiments]),
             clip=self.settings.clip if self.settings.clip.limits else None,
-            precision=torch.bfloat16 if self.settings.precision == "bfloat16" else None,
+            precision=autocast,
             compiled=self.settings.compile and self.solo,
             micro_batch_size=self.settings.micro_batch_size,
+            distillation=None if first.teacher is None else first.teacher.term,
         )
+        self.teachers = [
+            e.teacher.place(self.device, self.dtype, autocast, self.settings.micro_batch_size)
+            for e in experiments
+            if e.teacher is not None
+        ]
+        self._known_answers: Tensor | None = None
         self.layout = self.problem.layout
         w = torch.stack([e.w for e in experiments]).to(self.device, self.dtype)
         self.w = self.problem.bind(w[0].clone()) if self.solo else w
@@ -153,7 +161,19 @@ class TrainState:
         """Return this step's objective."""
         key = self.key("objective")
         known, self.known_gradient = self.known_gradient, None
-        return MiniBatchObjective(self.problem, inputs, targets, key, self.step, is_fixed=self.is_fixed, known=known)
+        fixed, teacher = self.is_fixed, self._ask_teachers(inputs)
+        return MiniBatchObjective(
+            self.problem, inputs, targets, key, self.step, is_fixed=fixed, known=known, teacher=teacher
+        )
+
+    def _ask_teachers(self, inputs: Tensor) -> Tensor | None:
+        """Return the outputs of the teacher for a mini-batch; those of a fixed one are computed once."""
+        if not self.teachers or (self._known_answers is not None and self.is_fixed):
+            return self._known_answers
+        batches = [inputs] if self.solo else inputs
+        answers = [ask(x) for ask, x in zip(self.teachers, batches, strict=True)]
+        self._known_answers = answers[0] if self.solo else torch.stack(answers)
+        return self._known_answers
 
     def evaluate_known_gradient(self) -> None:
         """Evaluate again, without counting, the gradient that the step before this one had evaluated."""
@@ -268,6 +288,8 @@ class TrainState:
         self.schedule_values = [self.schedule_values[i] for i in indices]
         self.histories = [self.histories[i] for i in indices]
         self._purpose_keys = {}
+        self.teachers = [self.teachers[i] for i in indices if self.teachers]
+        self._known_answers = None
         self.problem.select_lanes(stay)
         self.batches.select_lanes(stay)
         if self._pixel_scale is not None:

@@ -19,6 +19,7 @@ TWINS = {
     "bias_init": "constant",
     "data": "digits",
     "diagnostic": "gradients",
+    "distillation": "soft_targets",
     "init": "he",
     "linesearch": "fixed",
     "loss": "cross_entropy",
@@ -85,9 +86,11 @@ def test_a_run_of_newcomers_equals_that_of_their_twins(house):
         "eval_every=1",
         "optimizer.linesearch.lr=0.01",
     ]
+    common.append("distillation.teacher=teacher")
     runs = {"new": dict.fromkeys(TWINS, "newcomer"), "old": TWINS}
     run_in_copy(
         house,
+        ["train", "threads=1", "steps=2", "data=digits", "arch=mlp", "hydra.run.dir=teacher"],
         *(
             ["train", *(f"{find_key(g)}={o}" for g, o in run.items()), *common, f"hydra.run.dir={n}"]
             for n, run in runs.items()

@@ -14,6 +14,7 @@ from helpers import (
     interrupt_run,
     load_weights,
     resume_run,
+    train_configured,
     train_runs,
     write_data_files,
 )
@@ -33,6 +34,7 @@ CUSTOM = {
     "bias_init": ("mine.ConstantInit",),
     "data": ("mine.Blobs",),
     "diagnostic": ("mine.StepLength", "every=2"),
+    "distillation": ("mine.Match", "teacher=null", "trust=true", "weight=0.5"),
     "init": ("mine.ConstantInit",),
     "linesearch": ("mine.Halving", "tries=30"),
     "loss": ("mine.Hinge",),
@@ -124,12 +126,21 @@ def test_an_option_trains_saves_and_resumes(group, option, tmp_path):
     if option == "pretrained":
         _, (source,) = train_runs(tmp_path / "source", build_experiment(*problem(group, option), "epochs=1"))
         files = [f"init.run={source.path}"]
+    if group == "distillation" and option != "none":
+        files = make_teacher(tmp_path)
     check([*choose_option(group, option), *problem(group, option), *files], tmp_path)
 
 
 @pytest.mark.parametrize("group", CUSTOM)
 def test_a_custom_component_trains_saves_and_resumes(group, tmp_path):
-    check([*problem(group, "custom"), *choose_custom(group)], tmp_path)
+    files = make_teacher(tmp_path) if group == "distillation" else []
+    check([*problem(group, "custom"), *choose_custom(group), *files], tmp_path)
+
+
+def make_teacher(folder) -> list[str]:
+    """Train a teacher, and return overrides that name it."""
+    teacher = train_configured(folder / "teacher", *problem("distillation", "soft_targets"), "epochs=1")
+    return [f"distillation.teacher={teacher.path}", "distillation.trust=true"]
 
 
 @pytest.mark.parametrize("arch", ["rnn", "gru", "lstm", "transformer"])

@@ -10,7 +10,7 @@ from dlopt import parts
 from dlopt.config.problems import Problems
 from dlopt.config.schema.signature import read_signature
 from dlopt.errors import did_you_mean, join_truncated
-from dlopt.metrics.names import AVERAGE, KNOWN_DIRECTIONS, Direction, find_direction
+from dlopt.metrics.names import AVERAGE, DISTILLATION, KNOWN_DIRECTIONS, Direction, find_direction
 from dlopt.training.experiment import Settings
 
 
@@ -33,11 +33,12 @@ def check_metrics(
     loss, names = components["loss"], ["loss", *metrics]
     averages = components.get("averaging") is not None or not problems.has_no_problem("averaging")
     possible = [f"{split}/{name}" for split in ("val", "train", f"{AVERAGE}val") for name in names]
+    distances = [] if components.get("distillation") is None else [DISTILLATION]
     splits = (*(("val",) if validates else ()), "train", *((f"{AVERAGE}val",) if validates and averages else ()))
-    available = [f"{split}/{name}" for split in splits for name in names]
+    available = [*(f"{split}/{name}" for split in splits for name in names), *distances]
 
     def check_available(key: str, metric: str, advice: str) -> None:
-        if metric not in possible:
+        if metric not in (*possible, *distances):
             problems.add(key, _describe_missing_metric(metric, available, loss))
         elif metric.startswith(AVERAGE) and not averages:
             problems.add(key, "needs averaged weights; add averaging=ema, or another option of averaging")

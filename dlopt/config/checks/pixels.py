@@ -43,7 +43,7 @@ def find_pixel_scale(
         return None
     if not preprocess:
         return None
-    scale = _fit_scale(images[:1], preprocess, statistics)
+    scale = fit_scale(images[:1], preprocess, statistics)
     if scale is None:
         for key in keys:
             wrong = f"works on pixel values, and preprocess={','.join(preprocess)} is not a x + b for each pixel"
@@ -51,7 +51,7 @@ def find_pixel_scale(
     return scale
 
 
-def _fit_scale(
+def fit_scale(
     like: Tensor, preprocess: Mapping[str, parts.Preprocess], statistics: Mapping[str, Mapping[str, Tensor]]
 ) -> PixelScale | None:
     """Return the values of black and white after the preprocessing; None unless others lie between them linearly."""

@@ -52,7 +52,8 @@ def explain(argv: Sequence[str], error: Exception, *, builds: bool = True) -> li
             config = compose("config", accepted, return_hydra_config=True)
             try_each(keys, lambda override: set_key(config, override))
             if problems and builds:
-                from dlopt.config.build import build, to_plain
+                from dlopt.config.build import build
+                from dlopt.config.compose.plain import to_plain
                 from dlopt.config.implied import DataKinds, find_implied
 
                 try:

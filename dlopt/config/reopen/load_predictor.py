@@ -10,12 +10,12 @@ import torch
 from omegaconf import OmegaConf
 
 from dlopt.base.data import Dataset, Split
-from dlopt.config.build import to_plain
 from dlopt.config.checks.compatibility import check_data_compatibility, check_nodes
 from dlopt.config.checks.forward_probe import choose_threads, probe
 from dlopt.config.checks.splits import FittedDataState, apply_preprocessing, split_dataset
 from dlopt.config.compose import groups as compose_groups
 from dlopt.config.compose.nested_options import SCHEDULES
+from dlopt.config.compose.plain import to_plain
 from dlopt.config.fit_loss import fit_loss
 from dlopt.config.load_data import encode_data, load_data
 from dlopt.config.make_parts import build_components, build_network
@@ -23,6 +23,7 @@ from dlopt.config.problems import ConfigError, Problems
 from dlopt.config.reopen import load_run
 from dlopt.config.schema.settings import build_settings
 from dlopt.errors import did_you_mean, join_truncated
+from dlopt.objective.guidance import drop_regressor
 from dlopt.rundir.directory import RunDirectory
 from dlopt.rundir.display import display_path
 from dlopt.training.inference import Predictor
@@ -154,11 +155,16 @@ class LoadedCheckpoint(NamedTuple):
 
 
 def load_checkpoint(run: RunDirectory, wanted: str = "best") -> LoadedCheckpoint:
-    """Load a checkpoint: wanted is best, last, average, or a number of steps.
+    """Load a checkpoint: wanted is best, last, average, or a number of steps. What only training uses is left out.
 
     The last checkpoint holds the best weights too, and replaces a best one that is damaged. A run without an evaluation
     has no best weights: its last ones are loaded. Raises ConfigError if the checkpoint does not exist.
     """
+    loaded = _read_checkpoint(run, wanted)
+    return loaded._replace(content=loaded.content | {"model": drop_regressor(loaded.content["model"])})
+
+
+def _read_checkpoint(run: RunDirectory, wanted: str) -> LoadedCheckpoint:
     older = {str(step): file for step, file in run.older_checkpoints().items()}
     place, best, average = display_path(run.path), run.checkpoint("best"), run.checkpoint("average")
     if wanted in older:

@@ -45,7 +45,8 @@ def load_config(
     - the configuration names code of neither dlopt nor torch, or refers to values outside of itself,
     - data would be written outside of the run's directory, or downloaded from an address that is not the option's,
     - a data file lies outside the working directory, the run and `folders`, and is not the file that the run has read,
-    - the initial weights lie outside the working directory and the run.
+    - the initial weights or the teacher lie outside the working directory and the run,
+    - it would execute code that the run of a teacher names.
     """
     if not trust:
         check_links(run)
@@ -110,7 +111,11 @@ def check_untrusted(
     data = content.get("data")
     if isinstance(data, dict):
         _check_files(data, (*places, *folders), digests)
-    _check_init_run(content.get("init"), places)
+    for key in ("init.run", "distillation.teacher"):
+        _check_place(content, key, places)
+    if isinstance(distillation := content.get("distillation"), dict) and distillation.get("trust", False) is not False:
+        wrong = "would execute code that another run names"
+        raise ConfigError([("distillation.trust", f"{wrong}; {trust_rule.TRUST_ADVICE}")])
     if isinstance(data, dict) and "url" in data and data.get("path") is not None:
         data["url"] = None
 
@@ -158,11 +163,13 @@ def _check_files(data: Mapping[str, Any], folders: Sequence[Path], digests: Call
         raise ConfigError([("data.path", f"{wrong}; {remedy}")])
 
 
-def _check_init_run(init: Any, folders: Sequence[Path]) -> None:
-    """Raise ConfigError if a run would start from weights outside the folders."""
-    source = init.get("run") if isinstance(init, dict) else None
+def _check_place(content: Mapping[str, Any], key: str, folders: Sequence[Path]) -> None:
+    """Raise ConfigError if a key names weights outside the folders."""
+    group, _, name = key.partition(".")
+    node = content.get(group)
+    source = node.get(name) if isinstance(node, dict) else None
     if isinstance(source, str) and os.path.lexists(source) and not _is_inside(Path(source), folders):
-        raise ConfigError([("init.run", f"names weights that lie elsewhere, {source}; {trust_rule.TRUST_ADVICE}")])
+        raise ConfigError([(key, f"names weights that lie elsewhere, {source}; {trust_rule.TRUST_ADVICE}")])
 
 
 def _is_inside(path: Path, folders: Iterable[Path]) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
@@ -21,7 +22,9 @@ from dlopt.config.schema.renamed_keys import describe_renamed_key
 from dlopt.errors import did_you_mean
 from dlopt.formatting import format_override
 from dlopt.rundir.directory import RunDirectory
+from dlopt.rundir.display import display_path
 from dlopt.rundir.status import list_processes
+from dlopt.storage.safe_read import to_printable
 from dlopt.training.batches import count_steps_per_epoch
 from dlopt.training.checkpointing import from_plain
 from dlopt.training.experiment import Experiment
@@ -102,6 +105,7 @@ def check(content: Mapping[str, Any], experiment: Experiment, before: Mapping[st
 
     before is the previous configuration, if it differs.
     """
+    check_teacher(content.get("teacher"), experiment)
     load_run.check(content, experiment.model, experiment, "resume", same_data=True)
     state = experiment.optimizer.init(experiment.w.clone(), Layout.of(experiment.model))
     try:
@@ -119,6 +123,17 @@ def check(content: Mapping[str, Any], experiment: Experiment, before: Mapping[st
         if present < step <= previous:
             wrong = f"makes {length} steps, so the average would start at step {present + 1}"
             raise ConfigError([(key, f"{wrong}; {step} are done without it: choose more steps")])
+
+
+def check_teacher(former: Any, experiment: Experiment) -> None:
+    """Raise ConfigError if the teacher has other weights than those that a status or a checkpoint records."""
+    if experiment.teacher is None or not isinstance(former, Mapping):
+        return
+    record = experiment.teacher.record
+    if former.get("digest") != record["digest"]:
+        steps = f"of step {to_printable(str(former.get('step')))} then, and of step {record['step']} now"
+        wrong = f"{display_path(Path(record['path']))} has other weights than those that have guided this run ({steps})"
+        raise ConfigError([("distillation.teacher", f"{wrong}: restore that run, or start a new student")])
 
 
 def find_breaks(status: Mapping[str, Any]) -> list[tuple[int, str]]:
