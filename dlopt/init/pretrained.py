@@ -3,7 +3,7 @@
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 from torch import Tensor, nn
@@ -12,7 +12,7 @@ from dlopt.base.layout import Layout, Parameter
 from dlopt.base.network import freeze
 from dlopt.errors import OptionError
 from dlopt.parts import DataDependentInit, Init, InPlaceInit
-from dlopt.ranges import Count
+from dlopt.ranges import Range
 from dlopt.rundir import find
 from dlopt.rundir.directory import RunDirectory
 from dlopt.storage import checkpoint_file, torch_file
@@ -33,7 +33,7 @@ class Pretrained:
     evaluate it.
 
     run       a run directory, a unique part of its name, or a checkpoint file
-    layers    k; null: all
+    layers    k; null: all; 0: none, so that a sweep over k has its base line
     frozen    whether the copied weights stay fixed
     default   the init of the other layers: init.default=he
 
@@ -41,7 +41,7 @@ class Pretrained:
     """
 
     run: str | None
-    layers: Count | None
+    layers: Annotated[int, Range(ge=0)] | None
     frozen: bool
     default: Init
 
@@ -56,6 +56,8 @@ class Pretrained:
 
     def prepare(self, model: nn.Module, saved: Mapping[str, Tensor] | None) -> Collection[str]:
         names = list_first_layers(model, self.layers)
+        if not names:
+            return ()
         if self.frozen and {p.name for p in Layout.of(model)} <= set(names):
             raise OptionError("frozen", "leaves nothing to train; set init.layers, or frozen=false")
         source = self._network() if saved is None else saved
@@ -98,6 +100,8 @@ def list_first_layers(model: nn.Module, layers: int | None) -> list[str]:
     weights = {p.name.rpartition(".")[0] for p in Layout.of(model) if p.kind == "weight"}
     if layers is not None and layers > len(weights):
         raise OptionError("layers", f"must be at most {len(weights)}, the layers of this network, got {layers}")
+    if layers == 0:
+        return []
     modules: set[str] = set()
     names = []
     for name in model.state_dict():

@@ -52,6 +52,14 @@ def test_only_the_first_layer_with_its_normalization_is_copied(source, frozen):
     assert not torch.equal(plain[FIRST[0]].cpu(), other[FIRST[0]])
 
 
+def test_no_layer_is_copied_with_layers_0(source):
+    """The base line of a sweep over the number of layers: as without the other run, frozen or not."""
+    plain = get_state_dict(build_experiment(*NET, *DATA, "init=he"))
+    for frozen in ("true", "false"):
+        own = get_state_dict(build_experiment(*copying(source, "init.layers=0", f"init.frozen={frozen}")))
+        assert all(torch.equal(value, plain[name]) for name, value in own.items())
+
+
 def test_the_default_samples_the_other_layers(source):
     rest = ("init.layers=2", "init@init.default=xavier", "init.default.gain=2.0")
     own, plain = (
