@@ -22,7 +22,7 @@ PACKAGE = ROOT / "dlopt"
 GROUPS = groups.list_component_groups()
 
 LOWER = ["errors", "formatting", "ranges", "prng", "console", "storage", "linalg", "metrics", "rundir", "base", "parts"]
-UPPER = ["objective", "training", "config", "landscape", "analysis", "report", "runner", "sweep", "cli"]
+UPPER = ["objective", "training", "config", "landscape", "analysis", "report", "runner", "sweep", "cli", "api"]
 FLOORS = [*({name} for name in LOWER), set(GROUPS), *({name} for name in UPPER)]
 """Packages from the bottom up. A module imports from its own package or from lower floors; no group imports another."""
 
@@ -72,7 +72,9 @@ def test_every_package_has_a_floor():
 
 
 def test_there_is_no_cycle_of_imports():
-    graphlib.TopologicalSorter(read_imports()).prepare()  # raises CycleError
+    """dlopt itself imports its public names when they are used."""
+    graph = {module: imported - {"dlopt"} for module, imported in read_imports().items()}
+    graphlib.TopologicalSorter(graph).prepare()  # raises CycleError
 
 
 def test_modules_and_packages_are_small():

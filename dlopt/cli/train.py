@@ -6,6 +6,7 @@ import contextlib
 import sys
 from collections.abc import Callable, Collection, Sequence
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dlopt.config.compose.nested_options import get_key, is_override
@@ -103,7 +104,8 @@ def _start(
                 code = DONE
             elif app.arguments.multirun:
                 invocation = sweep = prepare_sweep(argv, invocation, guard)
-                code = run_sweep(app, sweep)
+                run_sweep(app, sweep)
+                code = DONE
             else:
                 code = _run(app, [*map(get_key, argv), *[YES] * invocation.yes], invocation)
     except SystemExit as end:  # from the parser of Hydra's flags
@@ -207,8 +209,8 @@ def _perform_on_screen(screen: SweepConsole, job: Job, command: str) -> None:
         raise KeyboardInterrupt
 
 
-def run_sweep(app: HydraApp, invocation: SweepInvocation) -> int:
-    """Compose and execute a sweep, which checks every run before it starts the first."""
+def run_sweep(app: HydraApp, invocation: SweepInvocation) -> Path:
+    """Compose and execute a sweep, which checks every run before it starts the first. Return its directory."""
     from hydra.core.plugins import Plugins
     from omegaconf import OmegaConf
 
@@ -231,4 +233,4 @@ def run_sweep(app: HydraApp, invocation: SweepInvocation) -> int:
         )
     sweeper.sweep(list_overrides(config.hydra))
     context.callbacks.on_multirun_end(config=config, config_name=app.config_name)
-    return DONE
+    return Path(config.hydra.sweep.dir)

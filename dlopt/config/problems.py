@@ -17,6 +17,11 @@ class ConfigError(Exception):
     """A configuration that cannot be run.
 
     problems holds pairs: a key, and a message that says what is wrong there and what would be right.
+
+        try:
+            dlopt.train(["epochs=0"])
+        except dlopt.ConfigError as error:
+            print(error.problems)   # [("epochs", "must be >= 1, got 0")]
     """
 
     def __init__(self, problems: Iterable[tuple[str, str]]) -> None:

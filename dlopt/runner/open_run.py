@@ -17,7 +17,13 @@ if TYPE_CHECKING:
 
 
 class RunError(Exception):
-    """A run or sweep cannot be opened: there is none of this name, or its files cannot be read."""
+    """A run or sweep cannot be opened: there is none of this name, or its files cannot be read.
+
+    try:
+        predictor = dlopt.load("my-run")
+    except dlopt.RunError as error:
+        print(error)   # no run in outputs/ is called 'my-run'; ...
+    """
 
 
 @contextlib.contextmanager

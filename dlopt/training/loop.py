@@ -19,6 +19,9 @@ from dlopt.training.lanes import check_compatible
 from dlopt.training.recorder import Recorder
 from dlopt.training.state import TrainState
 
+WORKSPACE = "CUBLAS_WORKSPACE_CONFIG"
+"""Variable of the environment without which cuBLAS is not deterministic."""
+
 
 def train(
     experiments: Sequence[Experiment],
@@ -80,16 +83,19 @@ def record(training: TrainState, recorder: Recorder) -> None:
 
 @contextmanager
 def set_torch_switches(threads: int, *, deterministic: bool) -> Iterator[None]:
-    """Set the number of threads and torch's deterministic mode, and restore both afterwards."""
+    """Set the number of threads and torch's deterministic mode, and restore them afterwards."""
     threads_before, deterministic_before = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
     torch.set_num_threads(threads)
-    if deterministic:
-        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # else cuBLAS refuses
+    needs_workspace = deterministic and WORKSPACE not in os.environ
+    if needs_workspace:
+        os.environ[WORKSPACE] = ":4096:8"  # else cuBLAS refuses
     if deterministic != deterministic_before:
         torch.use_deterministic_algorithms(deterministic)  # a second of imports: only on a change
     try:
         yield
     finally:
         torch.set_num_threads(threads_before)
+        if needs_workspace:
+            del os.environ[WORKSPACE]
         if deterministic != deterministic_before:
             torch.use_deterministic_algorithms(deterministic_before)

@@ -156,7 +156,7 @@ def put_hydra_aside() -> Iterator[None]:
         yield
     finally:
         GlobalHydra.instance().hydra = hydra
-        if hydra is not None:  # otherwise each use of Hydra sets its version
+        if hydra is not None and base is not None:  # otherwise each use of Hydra sets its version
             version.VersionBase.instance().setbase(base)
 
 
