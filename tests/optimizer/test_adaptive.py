@@ -1,4 +1,4 @@
-"""radam, adan and ademamix against public implementations, step by step."""
+"""radam, adan, ademamix, lamb and lars against public implementations and papers, step by step."""
 
 import math
 
@@ -14,6 +14,7 @@ from dlopt.activation.tanh import Tanh
 from dlopt.arch.cnn import CNN
 from dlopt.base.layout import Layout
 from dlopt.normalization.none import NoNormalization
+from dlopt.optimizer.lars import LARS
 
 STEPS = 50
 
@@ -76,7 +77,7 @@ def test_radam_takes_the_steps_of_torch(keys):
     follow("radam", wrap(torch.optim.RAdam, **theirs), **keys)
 
 
-@pytest.mark.parametrize("option", ["radam", "ademamix"])
+@pytest.mark.parametrize("option", ["radam", "ademamix", "lamb"])
 @pytest.mark.parametrize(("dtype", "rtol"), [(torch.float64, 1e-10), (torch.float32, 1e-4)])
 def test_the_kernel_of_a_single_run_takes_the_steps_of_a_lane(option, dtype, rtol):
     """Neither changes the gradient."""
@@ -133,3 +134,74 @@ def test_the_warm_ups_of_ademamix_are_separate_and_start_at_nothing_and_at_beta1
         first, last = (math.log(0.5) / math.log(beta) if beta else 0.0 for beta in (beta1, rule.beta3))
         for t, weight in enumerate(weights, start=1):
             assert math.log(0.5) / math.log1p(-weight) == pytest.approx(first + (last - first) * min(1.0, t / 20))
+
+
+LAMB = [
+    {"lr": 0.01, "beta1": 0.9, "beta2": 0.999, "eps": 1e-8, "weight_decay": 0.01},
+    {"lr": 0.05, "beta1": 0.5, "beta2": 0.9, "eps": 1e-9, "weight_decay": 0.5},
+]
+
+
+@pytest.mark.parametrize("keys", LAMB)
+def test_lamb_without_bias_correction_takes_the_steps_of_a_public_implementation(keys):
+    """The public one adds eps to the norm of the direction, too.
+
+    adam          a trust ratio of 1
+    adam_debias   no division of the step, after the trust ratio, by 1 - beta1^t
+    """
+    theirs = {"lr": keys["lr"], "betas": (keys["beta1"], keys["beta2"]), "eps": keys["eps"], "weight_decouple": False,
+              "adam": True, "adam_debias": True}  # fmt: skip
+    of_weights = {"weight_decay": keys["weight_decay"], "adam": False}
+    follow("lamb", wrap(pytorch_optimizer.Lamb, of_weights, **theirs), **keys, bias_correction=False)
+
+
+@pytest.mark.parametrize("keys", LAMB)
+def test_lamb_is_algorithm_2_of_the_paper_tensor_by_tensor(keys):
+    def make_step(model):
+        moments = [(p, torch.zeros_like(p), torch.zeros_like(p)) for p in model.parameters()]
+
+        def step(t):
+            for p, m, v in moments:
+                m.copy_(keys["beta1"] * m + (1 - keys["beta1"]) * p.grad)
+                v.copy_(keys["beta2"] * v + (1 - keys["beta2"]) * p.grad**2)
+                r = m / (1 - keys["beta1"] ** t) / ((v / (1 - keys["beta2"] ** t)).sqrt() + keys["eps"])
+                if p.ndim > 1:
+                    r = r + keys["weight_decay"] * p
+                    r = p.norm() / r.norm() * r
+                p.sub_(keys["lr"] * r)
+
+        return step
+
+    follow("lamb", make_step, **keys, bias_correction=True)
+
+
+@pytest.mark.parametrize(("lr", "momentum", "trust", "decay"), [(0.1, 0.9, 0.02, 0.0001), (2.0, 0.5, 0.01, 0.3)])
+def test_lars_takes_the_steps_of_a_public_implementation(lr, momentum, trust, decay):
+    theirs = {"lr": lr, "momentum": momentum, "trust_coefficient": trust, "weight_decay": decay}
+    make_step = wrap(pytorch_optimizer.LARS, **theirs)
+    follow("lars", make_step, lr=lr, momentum=momentum, trust=trust, weight_decay=decay)
+
+
+def test_a_gradient_in_the_velocity_of_lars_keeps_the_learning_rate_of_its_step():
+    layout = Layout.of(nn.Linear(3, 2))
+    w, g = torch.randn(2, layout.size, dtype=torch.float64)
+    state = LARS(1.0, 0.5, 0.1, 0.0).init(w, layout)
+    expected, velocity = w.clone(), torch.zeros_like(w)
+    for lr in (1.0, 0.25, 3.0):
+        w, state, *_ = LARS(lr, 0.5, 0.1, 0.0).step(w, state, Given(g, layout))
+        factor = torch.ones_like(g)
+        factor[:6] = 0.1 * expected[:6].norm() / g[:6].norm()
+        velocity = 0.5 * velocity + lr * factor * g
+        expected = expected - velocity
+        torch.testing.assert_close(w, expected)
+
+
+@pytest.mark.parametrize("option", ["lamb", "lars"])
+def test_weights_of_zero_leave_zero_in_each_lane_by_itself(option):
+    """Their trust ratio is 1."""
+    layout, rule = Layout.of(nn.Linear(3, 2)), make_option("optimizer", option, weight_decay=0.1)
+    w, g = torch.randn(2, 2, layout.size, dtype=torch.float64)
+    w[0, :6] = 0.0
+    after = rule.step(w.clone(), rule.init(w, layout), Given(g, layout)).w
+    assert after.isfinite().all()
+    assert ((after - w)[0].abs() > 1e-4).all()
