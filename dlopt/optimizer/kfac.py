@@ -9,6 +9,7 @@ from torch import Tensor
 
 from dlopt.base.layout import Layout
 from dlopt.linalg.inplace import axpy_
+from dlopt.optimizer._kronecker import align
 from dlopt.parts import ObjectiveOracle, Optimizer, Step
 from dlopt.ranges import Count, Fraction, NonNegative, Positive
 from dlopt.storage import memory
@@ -96,7 +97,7 @@ class KFAC(Optimizer):
             weight = 1 - _minimum(self.decay, 1 - 1 / (state.t // self.factors_every + 1))
             new = objective.kronecker_factors(w, sampled=self.fisher == "model")
             for old, found in zip(factors, (x for pair in new for x in pair), strict=True):
-                old.lerp_(found, _align(weight, old))
+                old.lerp_(found, align(weight, old))
         if state.t % self.inverses_every == 0:
             for i in range(len(layers)):
                 for inverse, found in zip(inverses[2 * i :], self._invert(*factors[2 * i : 2 * i + 2]), strict=False):
@@ -118,7 +119,7 @@ class KFAC(Optimizer):
         means = [x.diagonal(dim1=-2, dim2=-1).mean(-1)[..., None, None] for x in (a, g)]
         pi = (means[0] / means[1]).sqrt()
         pi = torch.where(means[0] * means[1] > 0, pi, 1.0)
-        root = _align(self.damping, a) ** 0.5
+        root = align(self.damping, a) ** 0.5
         return _invert_with(a, pi * root), _invert_with(g, root / pi)
 
 
@@ -138,11 +139,6 @@ def _invert_with(x: Tensor, damping: Any) -> Tensor:
     eye = torch.eye(x.shape[-1], dtype=x.dtype, device=x.device)
     inverse = torch.linalg.inv_ex(x + damping * eye)[0]
     return (inverse + inverse.mT) / 2
-
-
-def _align(value: float | Tensor, like: Tensor) -> Any:
-    """Return a number or an (E, 1) column as a factor of matrices (..., n, n)."""
-    return value.unsqueeze(-1).to(like.dtype) if isinstance(value, Tensor) else value
 
 
 def _minimum(value: float | Tensor, other: float) -> Any:

@@ -13,6 +13,7 @@ from dlopt.base.layout import Layout, Parameter
 from dlopt.linalg.inplace import axpy_
 from dlopt.linalg.symmetric import eigh_or_nan
 from dlopt.optimizer._adam import AdamHyperparameters, bias_correction
+from dlopt.optimizer._kronecker import align, view_square
 from dlopt.parts import ObjectiveOracle, Step
 from dlopt.ranges import Count, Positive, Probability
 
@@ -100,7 +101,7 @@ class Shampoo(AdamHyperparameters):
                 _accumulate_(state.factors[..., side], self.beta2, weight, product.flatten(-2))
         if t == 1 or t % self.precondition_frequency == 0:
             for side in (side for block in itertools.chain(*matrices) for side in (block.left, block.right)):
-                factor = _view_square(state.factors[..., side] / correction)
+                factor = view_square(state.factors, side) / align(correction, state.factors)
                 state.roots[..., side] = invert_root(factor, self.ridge).flatten(-2)
         mean = state.m / bias_correction(self.beta1, t)
         update = mean if self.graft == "sgd" else mean / (state.v / correction).sqrt_().add_(self.eps)
@@ -113,7 +114,7 @@ class Shampoo(AdamHyperparameters):
         place = blocks[0].place
         norm = torch.linalg.vector_norm(update[..., place], dim=-1, keepdim=True)
         for block in blocks:
-            left, right = (_view_square(roots[..., side]) for side in (block.left, block.right))
+            left, right = (view_square(roots, side) for side in (block.left, block.right))
             block.view(update).copy_(left @ block.view(mean) @ right)
         if self.graft != "none":
             u = update[..., place]
@@ -165,9 +166,3 @@ def invert_root(a: Tensor, ridge: float | Tensor) -> Tensor:
     tiny = torch.finfo(a.dtype).tiny
     shifted = values.clamp(min=0.0) + ridge * values[..., -1:]
     return (vectors * shifted.clamp(min=tiny).pow(-0.25).unsqueeze(-2) @ vectors.mT).to(a.dtype)
-
-
-def _view_square(x: Tensor) -> Tensor:
-    """Return the view of x, (..., n^2), as square matrices."""
-    n = round(x.shape[-1] ** 0.5)
-    return x.unflatten(-1, (n, n))

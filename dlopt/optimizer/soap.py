@@ -10,6 +10,7 @@ from torch import Tensor
 from dlopt.base.layout import Layout
 from dlopt.linalg.inplace import axpy_
 from dlopt.optimizer._adam import AdamHyperparameters, bias_correction
+from dlopt.optimizer._kronecker import view_square
 from dlopt.parts import ObjectiveOracle, Step
 from dlopt.ranges import Count
 
@@ -142,12 +143,6 @@ def update_basis(product: Tensor, basis: Tensor | None) -> Tensor:
     tilted = torch.where(finite, tilted, identity)  # decompositions raise for a whole batch if one matrix has a NaN
     q = torch.linalg.eigh(tilted).eigenvectors.flip(-1) if basis is None else torch.linalg.qr(tilted @ basis).Q
     return torch.where(finite, q, identity)
-
-
-def view_square(x: Tensor, side: slice) -> Tensor:
-    """Return the view of a slice of x, (..., K), as square matrices."""
-    n = math.isqrt(side.stop - side.start)
-    return x[..., side].unflatten(-1, (n, n))
 
 
 TILT = 1e-6
