@@ -22,7 +22,7 @@ MAX_AXES = 12
 """Number of hyperparameters in the figure of effects: the most important ones."""
 COLUMNS = 3
 MAX_LINES = 6
-"""Largest number of values of a second hyperparameter for which the first has one line per value."""
+"""Largest number of combinations of the other hyperparameters for which a numeric one has a line for each."""
 MIN_BOX = 5
 """Smallest number of trials with a box."""
 LANE = 0.045
@@ -80,8 +80,8 @@ def plot_history(search: SearchRecord, heading: str) -> Figure:
 def plot_effects(search: SearchRecord, shown: Sequence[SearchAxis], heading: str) -> Figure:
     """Plot the objective against each hyperparameter: every trial, and the mean with its standard deviation.
 
-    A choice has a box from quartile to quartile, with the median, for each value with at least MIN_BOX trials. If two
-    hyperparameters were searched and the other has few values, a numeric one has one line for each of them.
+    A choice has a box from quartile to quartile, with the median, for each value with at least MIN_BOX trials. If the
+    other hyperparameters have at most MAX_LINES combinations of values, a numeric one has a line for each of them.
     """
     columns = min(COLUMNS, len(shown))
     rows = -(-len(shown) // columns)
@@ -90,9 +90,8 @@ def plot_effects(search: SearchRecord, shown: Sequence[SearchAxis], heading: str
         for i, axis in enumerate(shown):
             axes: Any = figure.add_subplot(rows, columns, i + 1)
             edge = _set_value_axis(axes, search, has_label=i % columns == 0)
-            other = next((a for a in search.axes if a.key != axis.key), None) if len(search.axes) == 2 else None
             if axis.is_numeric:
-                _plot_numeric(axes, search, axis, other, edge)
+                _plot_numeric(axes, search, axis, edge)
             else:
                 _plot_choice(axes, search, axis, edge)
             axes.set_xlabel(axis.key)
@@ -159,15 +158,15 @@ def _plot_marks(axes: Any, search: SearchRecord, places: Places, edge: float) ->
 # ------------------------------------------------------------------------------------------------ effects
 
 
-def _plot_numeric(axes: Any, search: SearchRecord, axis: SearchAxis, other: SearchAxis | None, edge: float) -> None:
+def _plot_numeric(axes: Any, search: SearchRecord, axis: SearchAxis, edge: float) -> None:
     """Plot the panel of a numeric hyperparameter."""
     set_scale(axes.xaxis, axis)
     places = [(float(t.point[axis.key]), t) for t in search.trials if axis.key in t.point]
     levels = group_by_level(axis, search.trials)
-    lines = group_by_level(other, search.trials) if other is not None else []
-    if other is not None and not other.is_binned and 1 < len(lines) <= MAX_LINES:
-        for line, colour in zip(lines, COLOURS, strict=False):
-            _plot_means(axes, group_by_level(axis, line.trials), f"{other.key}={line.name}", colour, has_bars=True)
+    lines = _split_into_lines(search, axis)
+    if 1 < len(lines) <= MAX_LINES:
+        for (label, trials), colour in zip(lines.items(), COLOURS, strict=False):
+            _plot_means(axes, group_by_level(axis, trials), label, colour, has_bars=True)
     elif not axis.is_binned and all(level.n_ended <= 1 for level in levels):
         label = "mean ± sd over repeats" if search.repeats > 1 else "a trial"
         _plot_means(axes, levels, label, COLOURS[0], has_bars=True)
@@ -175,6 +174,24 @@ def _plot_numeric(axes: Any, search: SearchRecord, axis: SearchAxis, other: Sear
         _plot_trials(axes, search, places, size=14, edge=edge)
         _plot_means(axes, levels, "mean ± sd", COLOURS[1], has_bars=False)
     _plot_marks(axes, search, places, edge)
+
+
+def _split_into_lines(search: SearchRecord, axis: SearchAxis) -> dict[str, Sequence[TrialRecord]]:
+    """Return the trials with the same values of all other hyperparameters; {} if a trial or an axis has none.
+
+    A binned axis has no values of which there are several trials.
+    """
+    others = [a for a in search.axes if a.key != axis.key]
+    if any(a.is_binned or any(a.key not in t.point for t in search.trials) for a in others):
+        return {}
+    lines: dict[str, Sequence[TrialRecord]] = {"": search.trials}
+    for other in others:
+        lines = {
+            f"{label}  {other.key}={level.name}".strip(): level.trials
+            for label, trials in lines.items()
+            for level in group_by_level(other, trials)
+        }
+    return lines
 
 
 def _plot_means(axes: Any, levels: Sequence[Level], label: str, colour: str, *, has_bars: bool) -> None:

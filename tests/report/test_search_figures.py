@@ -165,6 +165,21 @@ def test_a_grid_of_two_hyperparameters_has_a_line_for_each_value_of_the_other():
     assert [t.get_text() for t in figure.axes[0].get_xticklabels()] == ["100", "200", "500", "1000"]
 
 
+def test_a_grid_of_three_has_a_line_for_each_combination_of_the_others():
+    """At most six; and none if trials of one place differ in a hyperparameter that some lack."""
+    both, size = SearchAxis("init.frozen", ("false", "true")), SearchAxis("init.run", ("a", "b"))
+    record = search([SIZE, size, both], 60, sd=0.1)
+    labels = search_figures.plot_effects(record, [SIZE], "").axes[0].get_legend_handles_labels()[1]
+    assert labels == [f"init.run={run}  init.frozen={frozen}" for run in "ab" for frozen in ("false", "true")]
+    lacking = dataclasses.replace(record.trials[0], point={"data.train_size": 100.0, "init.run": "a"})
+    for other in (
+        search([SIZE, size, both, RULE], 90, sd=0.1),
+        dataclasses.replace(record, trials=(*record.trials, lacking)),
+    ):
+        labels = search_figures.plot_effects(other, [SIZE], "").axes[0].get_legend_handles_labels()[1]
+        assert labels == ["a trial", "mean ± sd"]
+
+
 @pytest.mark.parametrize("name", ["learning curve", "a grid of two"])
 def test_the_ends_of_bars_are_inside_the_frame(name):
     record = CASES[name]
