@@ -22,7 +22,19 @@ PACKAGE = ROOT / "dlopt"
 GROUPS = groups.list_component_groups()
 
 LOWER = ["errors", "formatting", "ranges", "prng", "console", "storage", "linalg", "metrics", "rundir", "base", "parts"]
-UPPER = ["objective", "training", "config", "landscape", "analysis", "report", "runner", "sweep", "cli", "api"]
+UPPER = [
+    "objective",
+    "training",
+    "config",
+    "export",
+    "landscape",
+    "analysis",
+    "report",
+    "runner",
+    "sweep",
+    "cli",
+    "api",
+]
 FLOORS = [*({name} for name in LOWER), set(GROUPS), *({name} for name in UPPER)]
 """Packages from the bottom up. A module imports from its own package or from lower floors; no group imports another."""
 

@@ -138,7 +138,7 @@ class Cell(nn.Module):
         if self.has_kernel and may_use_fused_kernels():
             return self.run_kernel(x)
         products = self.project(x)
-        zeros = products.new_zeros(len(x), self.weight_hh_l0.shape[1])
+        zeros = products.new_zeros(x.shape[0], self.weight_hh_l0.shape[1])
         state: tuple[Tensor, ...] = (zeros, zeros)
         states = []
         for z in products.unbind(1):

@@ -16,6 +16,7 @@ COMMANDS = {
     "runs": "dlopt.cli.runs:runs",
     "show": "dlopt.cli.show:show",
     "evaluate": "dlopt.cli.evaluate:evaluate",
+    "export": "dlopt.cli.export:export",
     "landscape": "dlopt.cli.landscape.landscape:landscape",
     "spectrum": "dlopt.cli.landscape.spectrum:spectrum",
     "verify": "dlopt.cli.verify:verify",
@@ -51,6 +52,9 @@ Look
   dlopt landscape [RUN|SWEEP]                    the loss around a run's weights, along its path, or between runs
   dlopt spectrum [RUN|SWEEP]                     eigenvalues of the Hessian: density, outliers, over training
   dlopt tensorboard [DIR|RUN|SWEEP]              curves in a browser
+
+Use
+  dlopt export [RUN|SWEEP] --to onnx             a file for other programs, checked: onnx, torch_export, safetensors
 
 Check
   dlopt verify [RUN|SWEEP]                       repeat a part of a run and compare it bit by bit

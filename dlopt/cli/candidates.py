@@ -25,6 +25,8 @@ USAGES = {
     " --csv --markdown --png FILE --title TEXT --tensorboard DIR --help",
     "evaluate": "RUN --split train|val|test|all --checkpoint best|last|average|STEP --data DATA|FILE"
     " --device auto|cpu|cuda --predictions FILE --png FILE --title TEXT --trust --quiet -q --help",
+    "export": "RUN --to onnx|torch_export|safetensors --out FILE --checkpoint best|last|average|STEP --probabilities"
+    " --opset N --tolerance N --data DATA|FILE --trust --quiet -q --help",
     "landscape": "RUN --directions random|pca|eigenvectors --to RUN --dims N --points N --extent N --seed N --cka"
     " --checkpoint best|last|average|STEP --to-checkpoint best|last|average|STEP --split train|val"
     " --examples N --metric METRIC --statistics stored|recomputed --out DIR --title TEXT --device auto|cpu|cuda"

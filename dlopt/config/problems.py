@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import sysconfig
 import traceback
 from collections.abc import Callable, Iterable
@@ -112,7 +113,8 @@ def locate_error(error: BaseException) -> str:
 
 def _is_installed(file: str) -> bool:
     """Return whether a file is a module of dlopt, of Python or of an installed package."""
-    folders = (Path(__file__).parents[1], *map(Path, (sysconfig.get_path("stdlib"), sysconfig.get_path("purelib"))))
+    packages = (path for path in sys.path if Path(path).name in ("site-packages", "dist-packages"))
+    folders = (Path(__file__).parents[1], *map(Path, (sysconfig.get_path("stdlib"), *packages)))
     return file.startswith("<") or any(Path(file).is_relative_to(folder) for folder in folders)
 
 

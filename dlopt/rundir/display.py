@@ -34,8 +34,18 @@ def find_folder(name: str | None, root: Path = ROOT) -> Path:
     return sweep
 
 
-def make_report_path(run: Path, what: str) -> Path:
-    """Return the default path of a picture of a run, which is unique to the run."""
+def identify_run(run: Path) -> str:
+    """Return the path of a run below the folder of all runs; of a run elsewhere, the last two parts of its path."""
     parts = run.resolve().parts
     begin = parts.index(ROOT.name) + 1 if ROOT.name in parts else len(parts) - 2
-    return ROOT / "reports" / f"{'-'.join(parts[begin:])}-{what}.png"
+    return "/".join(parts[begin:])
+
+
+def make_report_path(run: Path, what: str) -> Path:
+    """Return the default path of a picture of a run, which is unique to the run."""
+    return ROOT / "reports" / f"{identify_run(run).replace('/', '-')}-{what}.png"
+
+
+def make_export_path(run: Path, suffix: str) -> Path:
+    """Return the default path of an exported file of a run, which is unique to the run."""
+    return ROOT / "exports" / f"{identify_run(run).replace('/', '-')}{suffix}"

@@ -17,6 +17,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, BinaryIO
 
 from dlopt.formatting import get_first_line
@@ -42,8 +43,10 @@ class UnreadableCheckpoint(ValueError):
     """A file is not a whole checkpoint; the message has one line."""
 
 
-def write(stream: BinaryIO, content: Mapping[str, Any]) -> None:
+def write(stream: BinaryIO, content: Mapping[str, Any], metadata: Mapping[str, str] = MappingProxyType({})) -> None:
     """Write nested dictionaries, lists and tuples of tensors, text and numbers.
+
+    metadata are further entries of the header, which `load` does not return.
 
     The layout is written here and not by safetensors.torch.save, which copies all tensors: on one busy core 120 MB took
     0.5 s here and 0.9 s there. torch.save without a digest takes 0.12 s on a free core, and this 0.16 s.
@@ -51,7 +54,7 @@ def write(stream: BinaryIO, content: Mapping[str, Any]) -> None:
     tensors: dict[str, Any] = {}
     text = json.dumps(_encode(content, "", tensors))
     names = sorted(tensors, key=lambda name: (-tensors[name].itemsize, name))  # so that every tensor is aligned
-    header: dict[str, Any] = {"__metadata__": {"content": text, "sha256": EMPTY_DIGEST}}
+    header: dict[str, Any] = {"__metadata__": {**metadata, "content": text, "sha256": EMPTY_DIGEST}}
     end = 0
     for name in names:
         tensor = tensors[name]

@@ -141,7 +141,7 @@ class Predictor:
         if count is not None and count < total:
             generator = prng.generator(prng.key(0, "examples"))
             chosen = torch.randperm(total, generator=generator)[:count].sort().values
-            pieces = list(_select_examples(pieces, chosen))
+            pieces = list(select_examples(pieces, chosen))
         return self._place(pieces if len(pieces) == 1 else [_concatenate(pieces)])
 
     def _preprocess_split(self, split: str) -> list[Split]:
@@ -187,7 +187,7 @@ def _concatenate(pieces: Sequence[Split]) -> Split:
     return Split(*(torch.cat(column) for column in zip(*(piece.gather() for piece in pieces), strict=True)))
 
 
-def _select_examples(pieces: Sequence[Split], chosen: Tensor) -> Iterator[Split]:
+def select_examples(pieces: Sequence[Split], chosen: Tensor) -> Iterator[Split]:
     """Yield the examples of each piece at these places among those of all pieces; nothing else is read."""
     first = 0
     for piece in pieces:

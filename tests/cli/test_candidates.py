@@ -252,7 +252,7 @@ def test_every_command_has_a_usage_of_known_kinds():
 
 
 @pytest.mark.parametrize(
-    "command", ["race", "list", "runs", "show", "evaluate", "landscape", "spectrum", "verify", "rerun"]
+    "command", ["race", "list", "runs", "show", "evaluate", "export", "landscape", "spectrum", "verify", "rerun"]
 )
 def test_flags_and_choices_equal_those_of_the_parser(command):
     parser = import_module(COMMANDS[command].partition(":")[0]).build_parser()
