@@ -10,7 +10,7 @@ ARGS :=
 RULES := sgd,momentum,nesterov,adagrad,rmsprop,adam
 
 .DEFAULT_GOAL := help
-.PHONY: help train test test-long check format docs bench results tensorboard upgrade clean
+.PHONY: help train test test-long check format docs notebook bench results tensorboard upgrade clean
 
 help:            ## what there is to make
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
@@ -37,6 +37,9 @@ format: .venv/installed-test  ## put the code into form
 
 docs: .venv/installed         ## the catalogue of all options, as pages in docs/catalogue
 	@$(BIN)/dlopt list --pages docs/catalogue
+
+notebook: .venv/installed-test    ## execute docs/notebook.ipynb, and store its outputs
+	$(BIN)/python tests/notebook.py
 
 bench: .venv/installed-bench  ## measure dlopt beside other loops
 	$(BIN)/python -m benchmarks $(ARGS)

@@ -30,6 +30,15 @@ def test_components_of_the_readme_train(here):
 
 
 @pytest.mark.long
+def test_the_python_of_the_readme_runs(here):
+    code = re.search(r"## From Python\n\n```python\n(.*?)```", README.read_text(), re.DOTALL)[1]
+    names: dict = {}
+    exec(code, names)
+    assert (here / "curves.png").exists() and names["run"].status == names["moons"].status == "done"
+    assert names["sweep"].best().settings["arch"] == "mlp"
+
+
+@pytest.mark.long
 def test_the_page_about_data_leads_to_predictions(here, capsys):
     text = DATA.read_text()
     files = re.findall(r"`(\w+\.\w+)` (?:writes|holds texts).*?\n```(?:python)?\n(.*?)```", text, re.DOTALL)

@@ -11,6 +11,9 @@ if TYPE_CHECKING:
 
     from dlopt.report.curves import Panel
 
+INLINE = ("inline", "module://matplotlib_inline.backend_inline")
+"""Names of the backend that shows figures in a notebook, if nothing else is chosen."""
+
 
 def draw_curves(panels: Sequence[Panel], title: str) -> Figure:
     """Return a figure of these panels in dlopt's style. Raises ValueError if there are none."""
@@ -23,8 +26,8 @@ def draw_curves(panels: Sequence[Panel], title: str) -> Figure:
         from dlopt.report.figures import plot_curves
 
         figure = plot_curves(panels, title)
-    if find_shell() is not None:
-        import matplotlib.pyplot as plt  # noqa: F401  (only then does a notebook show figures)
+    if find_shell() is not None and mpl.get_backend() in INLINE:
+        import matplotlib_inline.backend_inline  # noqa: F401  (only then does a notebook show figures)
     return figure
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, overload
@@ -203,6 +204,9 @@ def _sweep(argv: Sequence[str], command: str, guard: Guard | None = None) -> Swe
     from dlopt.cli.train import prepare_sweep, run_sweep
     from dlopt.config.compose.hydra_app import HydraApp
 
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "IProgress not found")  # in a notebook: progress that is not used here
+        import optuna  # noqa: F401  (the sweep imports it later)
     invocation = prepare_sweep(argv, Invocation(command=command, is_embedded=True, yes=True), guard)
     try:
         with (
