@@ -12,6 +12,9 @@ from dlopt.runner.open_run import enter_run
 if TYPE_CHECKING:
     from dlopt.rundir.directory import RunDirectory
 
+ARGUMENTS = {"--trust": "trust=True", "--config-dir": "config_dir", "add -m": "pass multirun=True"}
+"""What messages say of flags, and the same of the arguments of functions."""
+
 
 @contextlib.contextmanager
 def open_directory(name: str, *, trust: bool, outcome: str) -> Iterator[RunDirectory]:
@@ -23,11 +26,17 @@ def open_directory(name: str, *, trust: bool, outcome: str) -> Iterator[RunDirec
         with enter_run(name, trust=trust) as run:
             yield run
     except ConfigError as error:
-        problems = ConfigError([(key.removeprefix("--"), _name_arguments(text)) for key, text in error.problems])
-        problems.args = (problems.text(outcome),)
-        raise problems from None
+        raise name_arguments(error, outcome) from None
 
 
-def _name_arguments(message: str) -> str:
-    """Return a message of a command with the argument of a function in place of the flag."""
-    return message.replace("--trust", "trust=True")
+def name_arguments(error: ConfigError, outcome: str = "nothing was started") -> ConfigError:
+    """Return the problems of a command with the arguments of functions in place of flags. outcome: as for its text."""
+
+    def rename(text: str) -> str:
+        for flag, argument in ARGUMENTS.items():
+            text = text.replace(flag, argument)
+        return text.removeprefix("--")
+
+    renamed = ConfigError([(rename(key), rename(message)) for key, message in error.problems])
+    renamed.args = (renamed.text(outcome),)
+    return renamed

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, overload
 
 from dlopt.api.arrays import store_arrays
-from dlopt.api.opening import open_directory
+from dlopt.api.opening import name_arguments, open_directory
 from dlopt.api.process_state import keep_process_state
 from dlopt.api.progress import RunProgress, make_progress
 from dlopt.api.run import Run
@@ -155,13 +155,11 @@ def _explain_errors(argv: Sequence[str], invocation: Invocation, *, builds: bool
 
     try:
         yield
-    except ConfigError:
-        raise
     except Exception as error:
-        if invocation.has_started:
+        if invocation.has_started and not isinstance(error, ConfigError):
             raise
-        cause = None if isinstance(error, HydraException) else error
-        raise to_config_error(argv, error, builds=builds) from cause
+        cause = None if isinstance(error, ConfigError | HydraException) else error
+        raise name_arguments(to_config_error(argv, error, builds=builds)) from cause
 
 
 # ------------------------------------------------------------------------------------------- one run
