@@ -384,7 +384,7 @@ def test_a_diverged_run_exits_with_zero_and_prints_its_step_without_rows_of_nan(
     assert "best (step" not in out
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.long)])
 def test_an_interrupted_run_saves_and_can_be_resumed(number, forks, tmp_path):
     environment = {"PYTHONPATH": TESTS}
     job = forks.start([word for word in ENDLESS if word != "-q"], tmp_path, environment)
@@ -423,7 +423,7 @@ def run_in_terminal(forks, here, columns, *argv):
     return re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", text)
 
 
-@pytest.mark.parametrize("columns", [60, 160])
+@pytest.mark.parametrize("columns", [60, pytest.param(160, marks=pytest.mark.long)])
 def test_a_terminal_shows_a_bar(columns, forks, here):
     """It is removed at the end, and no line is wider than the screen."""
     text = run_in_terminal(forks, here, columns, "train", *BLOBS, "epochs=2000", "eval_every=100")
@@ -548,6 +548,7 @@ def test_tensorboard_serves_a_named_sweep_on_this_machine_only(loader, here, cap
 # ------------------------------------------------------------------------------------------- processes and files
 
 
+@pytest.mark.long
 def test_only_optimizers_of_torch_import_torch_dynamo(here):
     """It takes 0.7 s."""
     commands = [["train", *BLOBS, f"optimizer={name}"] for name in ("adam", "torch_optim")]

@@ -55,7 +55,9 @@ def list_values(key: str, sweep: Path = Path("sweep")) -> list[Any]:
 # ------------------------------------------------------------------------------------------------ to the end
 
 
-@pytest.mark.parametrize("sampler", ["random", "tpe", pytest.param("qmc", marks=pytest.mark.long)])
+@pytest.mark.parametrize(
+    "sampler", ["random", *(pytest.param(name, marks=pytest.mark.long) for name in ("tpe", "qmc"))]
+)
 def test_a_search_runs_n_trials_and_can_be_extended(sampler, here, capsys):
     command = [*QUICK, HERE, LR, "activation=relu,tanh", f"hydra/sweeper={sampler}", "hydra.sweeper.n_trials=3"]
     assert main(["train", "-m", *command]) == 0
@@ -180,7 +182,9 @@ def test_a_key_that_some_options_lack_applies_to_the_others(here, capsys):
     assert len(find_runs()) == 6
 
 
-@pytest.mark.parametrize("sampler", ["random", "tpe", pytest.param("qmc", marks=pytest.mark.long)])
+@pytest.mark.parametrize(
+    "sampler", ["random", *(pytest.param(name, marks=pytest.mark.long) for name in ("tpe", "qmc"))]
+)
 def test_a_search_leaves_out_the_axes_that_do_not_apply_and_resumes(sampler, here, capsys):
     axes = ["optimizer.momentum=interval(0.1,0.9)", *RULES, "optimizer.lr=interval(0.01,0.1)"]
     command = ["train", "-m", *PLAIN, *axes, f"hydra/sweeper={sampler}"]
@@ -279,7 +283,9 @@ def test_pruned_runs_have_their_own_status(here):
 # ------------------------------------------------------------------------------------------------ resuming
 
 
-@pytest.mark.parametrize("name", ["a sweep, it's=1", "1e5", "a\\b"])
+@pytest.mark.parametrize(
+    "name", ["a sweep, it's=1", *(pytest.param(name, marks=pytest.mark.long) for name in ("1e5", "a\\b"))]
+)
 def test_a_sweep_directory_may_have_any_name(name, here, capsys):
     """Launchers of Hydra and a resumed sweep pass the name to Hydra."""
     assert OverridesParser.create().parse_override(f"x={quote(name)}").value() == name
@@ -514,6 +520,7 @@ def test_a_directory_with_runs_and_without_a_study_is_refused(small_sweep, capsy
         assert_command_refused(search, capsys, "already holds runs, and no study of them")
 
 
+@pytest.mark.long
 def test_a_directory_with_repeated_runs_and_without_a_study_is_refused(here, capsys):
     """They lie a folder deeper; another search would overwrite them."""
     command = ["-m", *QUICK, HERE, "hydra.sweeper.seeds=2"]

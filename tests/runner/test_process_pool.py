@@ -291,6 +291,7 @@ def test_a_parent_asked_to_stop_lets_its_workers_save(number, send, sweeping, tm
     assert tmp_path.joinpath("save_on_signal").read_text() == "saved"
 
 
+@pytest.mark.long
 def test_a_parent_asked_twice_ends_at_once(sweeping, tmp_path):
     parent = sweeping("stubborn", "nothing")
     wait_until(tmp_path.joinpath("stubborn.ready").exists)

@@ -146,7 +146,10 @@ def check(forks: Forks, original: Original, folder: Path, file: str, damage: str
         assert len(resumed.err.splitlines()) <= 3, "one message"
 
 
-@pytest.mark.parametrize(("file", "damage"), CASES)
+SOME = [pytest.param(*case, marks=[pytest.mark.long] if i % 4 > 1 else []) for i, case in enumerate(CASES)]
+
+
+@pytest.mark.parametrize(("file", "damage"), SOME)
 def test_a_damaged_file_is_reported_or_harmless(file, damage, forks, originals, tmp_path):
     """In a run that is done or in one that was interrupted."""
     state = STATES[CASES.index((file, damage)) % 2]

@@ -172,7 +172,7 @@ def finish(forks, command, folder):
     return read_results(folder / "sweep")
 
 
-@pytest.mark.parametrize(("name", "times"), [("random", 3), pytest.param("seeds", 2, marks=long)])
+@pytest.mark.parametrize(("name", "times"), [("random", 2), pytest.param("seeds", 2, marks=long)])
 def test_a_search_killed_a_few_times_finds_the_same(name, times, forks, get_reference, tmp_path):
     draw, command = random.Random(f"{name} {times}"), make_command(name)
     ends = Counter(disturb(forks, [command] * 2, get_reference(name), tmp_path, draw) for _ in range(times))
@@ -203,8 +203,8 @@ def test_every_kind_of_search_disturbed_twenty_times_finds_the_same(case, forks,
 
 @pytest.mark.parametrize(
     "name",
-    ["study.log", "0", *(pytest.param(name, marks=long) for name in (
-        "", "sweep.json", "multirun.yaml", ".workers/claims", "0/.hydra", "0/status.json", "0/summary.json", "1"))],
+    ["study.log", *(pytest.param(name, marks=long) for name in (
+        "", "0", "sweep.json", "multirun.yaml", ".workers/claims", "0/.hydra", "0/status.json", "0/summary.json", "1"))],
 )  # fmt: skip
 def test_a_search_killed_as_soon_as_a_file_exists_continues(name, forks, get_reference, tmp_path):
     """Mostly in the first second, while the study itself is created."""
@@ -224,8 +224,8 @@ ENDLESS = ("steps=100000000", "eval_every=1000000", "checkpoint.every=1000000")
 @pytest.mark.parametrize(
     ("launcher", "number"),
     [
-        ((), signal.SIGINT),
         (POOL, signal.SIGTERM),
+        pytest.param((), signal.SIGINT, marks=long),
         pytest.param((), signal.SIGTERM, marks=long),
         pytest.param(POOL, signal.SIGINT, marks=long),
     ],
@@ -330,7 +330,7 @@ def kill_one_of_two(name, forks, reference, folder, draw):
     return read_results(folder / "sweep") if is_alone else finish(forks, make_command(name), folder)
 
 
-@pytest.mark.parametrize("name", ["random", "seeds"])
+@pytest.mark.parametrize("name", ["random", pytest.param("seeds", marks=long)])
 def test_if_one_of_two_processes_is_killed_the_other_does_everything(name, forks, get_reference, tmp_path):
     results = kill_one_of_two(name, forks, get_reference(name), tmp_path, random.Random(name))
     assert results == get_reference(name).results

@@ -86,6 +86,7 @@ def test_two_searches_with_folders_of_their_own_try_each_point_once(name, forks,
         assert check_trials(storage, total, *folders) == 0
 
 
+@pytest.mark.long
 def test_if_one_is_killed_the_other_does_what_it_left(forks, postgresql, storage, tmp_path):
     """On one machine its death is seen at once, by the folder in which it worked."""
     longer = ("hydra.sweeper.n_trials=3", "steps=1500", "eval_every=500", "checkpoint.every=500")
