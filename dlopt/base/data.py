@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar, Literal, NamedTuple
 
+import torch
 from torch import Tensor
 
 from dlopt.base import sequences
 from dlopt.base.group import Group
-from dlopt.base.mapped_inputs import Inputs
+from dlopt.base.mapped_inputs import Inputs, select_inputs
 from dlopt.prng import Key
 from dlopt.ranges import Count, Fraction
 from dlopt.storage.fingerprint import digest_files
 
 TargetKind = Literal["classes", "numbers"]
 Order = Literal["reshuffle", "replacement", "balanced", "once", "sequential", "online"]
+
+PART_ROWS = 1 << 16
+"""Examples of a part of a file, a multiple of those of a forward pass: then parts give the bits of the whole file."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,11 +49,16 @@ class Split:
 
 
 class SourceRows(NamedTuple):
-    """The rows of a user's table as text: the names of the columns, the cells, and the row of each example."""
+    """The rows of a user's table as text: the names of the columns, the cells, and the row of each example.
+
+    delimiter and decimal are the characters between two cells and before decimals, if the table is a CSV file.
+    """
 
     header: Sequence[str]
     cells: Sequence[Sequence[str]]
     rows: Sequence[int]
+    delimiter: str = ","
+    decimal: str = "."
 
 
 @dataclass(frozen=True, eq=False)
@@ -122,6 +131,41 @@ class Dataset:
         return 0 not in self.shape
 
 
+class DataPart(NamedTuple):
+    """Consecutive examples of a file, without their targets, and how much of the file is read at their end."""
+
+    dataset: Dataset
+    done: int
+
+
+class DataStream(NamedTuple):
+    """The examples of a file that may exceed memory, a part at a time.
+
+    total     the amount to read, in bytes or examples, as `unit` says; None: unknown
+    notices   return what is to be said about the parts that were read
+    """
+
+    parts: Iterator[DataPart]
+    total: int | None
+    unit: Literal["bytes", "examples"]
+    notices: Callable[[], Sequence[str]]
+
+
+def cut_into_parts(dataset: Dataset) -> DataStream:
+    """Return the examples of a data set that is read already, in parts; its rows of text are left out."""
+    split = dataset.train
+    rows = torch.arange(len(split)) if split.rows is None else split.rows
+
+    def iter_parts() -> Iterator[DataPart]:
+        done = 0
+        for chosen in rows.split(PART_ROWS):
+            part = Split(select_inputs(split.inputs, chosen), split.targets[chosen])
+            done += len(chosen)
+            yield DataPart(replace(dataset, train=part, test=part, is_labeled=False, source=None), done)
+
+    return DataStream(iter_parts(), len(rows), "examples", lambda: dataset.notices)
+
+
 @Group("data", must_subclass=True, needed_for_inference=True, sets_cost=True)
 @dataclass(frozen=True)
 class Data:
@@ -174,6 +218,14 @@ class Data:
         """
         dataset = self.load()
         return replace(dataset, outputs=max(dataset.outputs, len(encoding.get("classes", ()))))
+
+    def stream(self, encoding: Mapping[str, Any]) -> DataStream:
+        """Read a file for a finished run, by the encoding of its training data, to predict each of its examples.
+
+        Each part has what `load_like` would give for its examples, but targets are not read: they are zeros. Override
+        it for files that may exceed memory.
+        """
+        return cut_into_parts(self.load_like(encoding))
 
     def fit(self, train: Split, encoding: Mapping[str, Any]) -> Mapping[str, Any]:
         """Return the encoding of the data set with the statistics of the rows of a run's training split, if any.

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -82,22 +82,23 @@ class TableText(NamedTuple):
         """Return whether the first column has no name, as pandas writes the index of a table."""
         return len(self.header) > 1 and not self.header[0]
 
-    def list_columns(self) -> Iterable[Sequence[Cell]]:
-        """Return the cells of each column; missing values are None."""
-        cells = [[None if cell.lower() in MISSING else cell for cell in row] for row in self.rows]
-        return ([row[i] for row in cells] for i in range(len(self.header)))
+    def list_columns(self, names: Collection[str]) -> Iterable[Sequence[Cell]]:
+        """Return the cells of the columns with these names, in the order of the header; missing values are None."""
+        places = [i for i, name in enumerate(self.header) if name in names]
+        return ([None if row[i].lower() in MISSING else row[i] for row in self.rows] for i in places)
 
-    def to_cells(self) -> TableCells:
-        """Return the cells by columns; missing values are None."""
-        columns = dict(zip(self.header, self.list_columns(), strict=True))
-        if self.has_index:
-            del columns[""]
-        return TableCells(columns, self.lines, self.has_index)
+    def to_cells(self, names: Collection[str] | None = None) -> TableCells:
+        """Return the cells by columns, of all or of these names; missing values are None."""
+        own = [name for name in self.header if name or not self.has_index]
+        names = own if names is None else [name for name in own if name in names]
+        return TableCells(dict(zip(names, self.list_columns({*names}), strict=True)), self.lines, self.has_index)
 
     def locate(self, lines: Sequence[int]) -> SourceRows:
         """Return the text of the rows, and which of them begin in these lines."""
+        if len(lines) == len(self.lines):
+            return SourceRows(self.header, self.rows, range(len(lines)), self.delimiter)
         row = {line: i for i, line in enumerate(self.lines)}
-        return SourceRows(self.header, self.rows, [row[line] for line in lines])
+        return SourceRows(self.header, self.rows, [row[line] for line in lines], self.delimiter)
 
 
 def is_number(cell: Cell) -> bool:

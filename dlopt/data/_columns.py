@@ -17,7 +17,6 @@ from torch import Tensor
 
 from dlopt.data import _dates
 from dlopt.data._cells import Cell, TableCells, hold_numbers, is_number, parse_code, to_floats
-from dlopt.data._csv import format_count
 from dlopt.errors import OptionError, join_truncated
 
 FEW, MANY = 20, 50
@@ -202,21 +201,6 @@ def detect_column(name: str, table: TableCells, kind: str | None, date_format: s
     return Categories([*categories, *([None] if None in cells else [])])
 
 
-def list_other_categories(columns: Mapping[str, Column], table: TableCells) -> Iterator[str]:
-    """Yield a notice for each column of categories with cells that are none of the categories of training."""
-    for name, column in columns.items():
-        if not isinstance(column, Categories):
-            continue
-        rows = np.flatnonzero(column.number(table.columns[name]) < 0).tolist()
-        if not rows:
-            continue
-        new = dict.fromkeys(table.columns[name][row] for row in rows)
-        cells = join_truncated("a missing value" if cell is None else repr(cell) for cell in new)
-        where = f"in {format_count(len(rows), 'row')}, the first in line {table.lines[rows[0]]}"
-        known = join_truncated(text for text in column.categories if text is not None)
-        yield f"{name} has {cells} {where}; training had {known}, so such a row counts as none of them (other)"
-
-
 def list_notices(columns: Mapping[str, Column], table: TableCells, categorical: Collection[str]) -> list[str]:
     """Return notices about columns that are probably not what they are encoded as: dates, texts and identifiers."""
     texts = {n: c.categories for n, c in columns.items() if isinstance(c, Categories) and n not in categorical}
@@ -286,7 +270,12 @@ def read_numbers(name: str, table: TableCells) -> np.ndarray:
         raise OptionError(
             "path", f"{name} was numeric in training, but has {cells[text]!r} in line {table.lines[text]}"
         )
-    x = to_floats(cells)
+    return to_floats(cells)
+
+
+def check_rounding(name: str, table: TableCells) -> None:
+    """Refuse a column of numbers of which float32 would make half or more equal."""
+    x = to_floats(table.columns[name])
     known = np.sort(x[~np.isnan(x)])
     hole = int(len(known) < len(x))  # counts as one number
     different, in_float32 = (
@@ -295,7 +284,6 @@ def read_numbers(name: str, table: TableCells) -> np.ndarray:
     if different > 1 and 2 * in_float32 <= different:
         count = f"{different} different numbers, {in_float32} in float32"
         raise OptionError("drop", f"{name} has {count}; subtract the smallest one first")
-    return x
 
 
 def refuse_mixed(name: str, table: TableCells, key: str, remedy: str) -> None:

@@ -33,22 +33,17 @@ def read_csv(file: Path, delimiter: str, encoding: str) -> TableText:
     if not text.strip():
         raise OptionError("path", f"{file} is empty")
     text = text.replace("\r\n", "\n").replace("\r", "\n")
-    if delimiter == "auto":
-        separator = max(DELIMITERS.values(), key=lambda d: _count_columns(text.lstrip(), d))
-    else:
-        separator = DELIMITERS.get(delimiter, delimiter)
-        if len(separator) != 1 or separator in '"\r\n':
-            raise OptionError("delimiter", f"must be auto, {', '.join(DELIMITERS)} or one character, got {delimiter!r}")
+    separator = choose_delimiter(text, delimiter)
     if len(text) >= _large_csv.LARGE and separator in DELIMITERS.values():
         large = _large_csv.split_cells(text, separator)
         if large is not None:
-            _check_header(file, large.header, index=large.has_index)
+            check_header(file, large.header, index=large.has_index)
             return large
     _files.check_memory(file, CELL * (text.count(separator) + text.count("\n")))
     rows: list[list[str]] = []
     lines: list[int] = []
-    reader = csv.reader(_iter_lines(text), delimiter=separator, skipinitialspace=True, strict=True)
-    blank = {number for number, line in enumerate(_iter_lines(text), 1) if not line.strip()}
+    reader = csv.reader(iter_lines(text), delimiter=separator, skipinitialspace=True, strict=True)
+    blank = {number for number, line in enumerate(iter_lines(text), 1) if not line.strip()}
     try:
         first_line = 1
         for row in reader:
@@ -59,20 +54,30 @@ def read_csv(file: Path, delimiter: str, encoding: str) -> TableText:
     except csv.Error as error:
         raise OptionError("path", f"{file}, line {reader.line_num}: {error}") from error
     table = TableText(rows[0], rows[1:], lines[1:], separator)
-    _check_header(file, table.header, index=table.has_index)
+    check_header(file, table.header, index=table.has_index)
     _check_rows(file, rows, lines)
     return table
+
+
+def choose_delimiter(text: str, delimiter: str) -> str:
+    """Return the character that data.delimiter says, given the text of the file or its beginning."""
+    if delimiter == "auto":
+        return max(DELIMITERS.values(), key=lambda d: _count_columns(text.lstrip(), d))
+    separator = DELIMITERS.get(delimiter, delimiter)
+    if len(separator) != 1 or separator in '"\r\n':
+        raise OptionError("delimiter", f"must be auto, {', '.join(DELIMITERS)} or one character, got {delimiter!r}")
+    return separator
 
 
 def _count_columns(text: str, delimiter: str) -> int:
     """Return the number of columns in the header, whose names may contain line ends."""
     try:
-        return len(next(csv.reader(_iter_lines(text), delimiter=delimiter, skipinitialspace=True)))
+        return len(next(csv.reader(iter_lines(text), delimiter=delimiter, skipinitialspace=True)))
     except csv.Error:
         return 0
 
 
-def _iter_lines(text: str) -> Iterator[str]:
+def iter_lines(text: str) -> Iterator[str]:
     """Yield the lines of a text; io.StringIO would copy all of it, with four bytes for each character."""
     begin = 0
     while begin < len(text):
@@ -81,7 +86,8 @@ def _iter_lines(text: str) -> Iterator[str]:
         begin = end
 
 
-def _check_header(file: Path, header: Sequence[str], *, index: bool) -> None:
+def check_header(file: Path, header: Sequence[str], *, index: bool) -> None:
+    """Check that the first line of a table holds the names of its columns."""
     named = header[1:] if index else header
     is_counted = list(named) == [str(i) for i in range(len(named))]  # as pandas writes columns without names
     if not is_counted and all(is_number(name) or name.lower() in MISSING for name in header):
@@ -94,12 +100,15 @@ def _check_rows(file: Path, rows: Sequence[Sequence[str]], lines: Sequence[int])
     header = rows[0]
     uneven = [(line, len(row)) for row, line in zip(rows, lines, strict=True) if len(row) != len(header)]
     if uneven:
-        line, cells = uneven[0]
         more = f"; {format_count(len(uneven) - 1, 'other line')} of a wrong length" if len(uneven) > 1 else ""
-        widths = f"{format_count(cells, 'cell')} for {format_count(len(header), 'column')}"
-        raise OptionError("path", f"{file}: line {line} has {widths}{more}")
+        raise OptionError("path", describe_uneven(file, *uneven[0], len(header)) + more)
     if len(rows) == 1:
         raise OptionError("path", f"{file} has a first line but no rows")
+
+
+def describe_uneven(file: Path, line: int, cells: int, columns: int) -> str:
+    """Return what is wrong with a line that has another number of cells than the header."""
+    return f"{file}: line {line} has {format_count(cells, 'cell')} for {format_count(columns, 'column')}"
 
 
 def check_names(file: Path, header: Sequence[str]) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import Literal
 
 from dlopt.data._cells import Cell, TableCells, is_number
@@ -18,16 +18,32 @@ GROUPED = re.compile(r"[-+]?\d{1,3}(\.\d{3})+", re.ASCII)
 """A number that could also be a whole number whose points separate thousands."""
 
 
-def convert_commas(table: TableCells, decimal: Decimal, delimiter: str) -> TableCells:
+def find_comma_columns(tables: Iterable[TableCells]) -> frozenset[str]:
+    """Return the columns of a file, read in parts, of numbers with decimal commas; none if no comma is clearly one."""
+    matching: set[str] | None = None
+    clear: set[str] = set()
+    for table in tables:
+        names = [name for name in table.columns if matching is None or name in matching]
+        matching = {*_list_matching(table, names)}
+        clear |= {name for name in matching - clear if _find_comma(table.columns[name]) is not None}
+        if not matching:
+            break
+    return frozenset(matching or ()) if clear & (matching or set()) else frozenset()
+
+
+def convert_commas(
+    table: TableCells, decimal: Decimal, delimiter: str, known: Collection[str] | None = None
+) -> TableCells:
     """Return the table with decimal points in columns of numbers with decimal commas.
 
     auto converts them if commas do not separate the cells and a column has a comma that cannot separate thousands.
-    Raise OptionError if other columns have decimal points.
+    known: the columns of the whole file to convert, if the table is a part of it. Raise OptionError if other columns
+    have decimal points.
     """
-    is_typed = decimal == "comma"
-    if not is_typed and (decimal != "auto" or delimiter == ","):
+    is_typed = decimal == "comma" or bool(known)
+    if not is_typed and (decimal != "auto" or delimiter == "," or known is not None):
         return table
-    matching = [name for name, cells in table.columns.items() if all(c is None or COMMA.fullmatch(c) for c in cells)]
+    matching = _list_matching(table, table.columns) if known is None else [n for n in table.columns if n in known]
     clear = next((name for name in matching if _find_comma(table.columns[name]) is not None), None)
     if clear is None and not is_typed:
         return table
@@ -47,6 +63,11 @@ def convert_commas(table: TableCells, decimal: Decimal, delimiter: str) -> Table
         for name, cells in table.columns.items()
     }
     return table._replace(columns=columns)
+
+
+def _list_matching(table: TableCells, names: Iterable[str]) -> list[str]:
+    """Return which of these columns hold numbers that are written with commas, or whole numbers."""
+    return [name for name in names if all(c is None or COMMA.fullmatch(c) for c in table.columns[name])]
 
 
 def _find_comma(cells: Sequence[Cell]) -> int | None:

@@ -90,7 +90,7 @@ def _build(folder: Path, root: Path, files: Sequence[ImageFile], size: int, chan
         shutil.rmtree(part, ignore_errors=True)
     with _images.silence_warnings():
         if channels is None:
-            channels = 3 if any(_images.has_color(root / file.name) for file in files) else 1
+            channels = count_channels(root, files)
         shape = (len(files), channels, size, size)
         _check_space(folder.parent, int(np.prod(shape)))
         part = folder.with_name(f".{folder.name}.{os.getpid()}.part")
@@ -114,7 +114,26 @@ def _write_images(file: Path, root: Path, files: Sequence[ImageFile], shape: tup
     """Decode the files in threads and write them in order; return the reasons of broken ones by their places."""
     broken: dict[int, str] = {}
     _, channels, size, _ = shape
-    blank = np.zeros(shape[1:], np.uint8)
+    step = min(256, BATCH_BYTES // (channels * size * size))
+    with file.open("wb") as stream, console.show_progress(f"decoding {root.name}", len(files)) as advance:
+        np.lib.format.write_array_header_1_0(stream, {"descr": "|u1", "fortran_order": False, "shape": shape})
+        for first, images, reasons in iter_decoded(root, files, size, channels, step):
+            broken |= {first + i: reason for i, reason in reasons.items()}
+            stream.write(images.tobytes())
+            advance(len(images))
+        stream.flush()
+        _sync(stream.fileno())
+    return broken
+
+
+def iter_decoded(
+    root: Path, files: Sequence[ImageFile], size: int, channels: int, step: int
+) -> Iterator[tuple[int, np.ndarray, dict[int, str]]]:
+    """Yield the place of the first of `step` files, or a few more, their images, and the reasons of broken ones.
+
+    The images are (n, channels, size, size) uint8; those of broken files are zero.
+    """
+    blank = np.zeros((channels, size, size), np.uint8)
 
     def decode(file: ImageFile) -> np.ndarray | str:
         try:
@@ -123,21 +142,17 @@ def _write_images(file: Path, root: Path, files: Sequence[ImageFile], shape: tup
             return str(error)
 
     threads = min(MAX_THREADS, os.cpu_count() or 1)
-    step = max(threads, min(256, BATCH_BYTES // blank.nbytes))
-    with (
-        file.open("wb") as stream,
-        ThreadPoolExecutor(threads, "decode") as executor,
-        console.show_progress(f"decoding {root.name}", len(files)) as advance,
-    ):
-        np.lib.format.write_array_header_1_0(stream, {"descr": "|u1", "fortran_order": False, "shape": shape})
+    step = max(threads, step)
+    with ThreadPoolExecutor(threads, "decode") as executor:
         for first in range(0, len(files), step):
             results = list(executor.map(decode, files[first : first + step]))
-            broken |= {i: reason for i, reason in enumerate(results, first) if isinstance(reason, str)}
-            stream.write(np.stack([blank if isinstance(x, str) else x for x in results]).tobytes())
-            advance(len(results))
-        stream.flush()
-        _sync(stream.fileno())
-    return broken
+            reasons = {i: reason for i, reason in enumerate(results) if isinstance(reason, str)}
+            yield first, np.stack([blank if isinstance(x, str) else x for x in results]), reasons
+
+
+def count_channels(root: Path, files: Sequence[ImageFile]) -> int:
+    """Return 1 if all images are grey, else 3."""
+    return 3 if any(_images.has_color(root / file.name) for file in files) else 1
 
 
 def _check_space(folder: Path, needed: int) -> None:

@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import csv
 import math
-from collections.abc import Iterable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Collection, Iterable, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from dlopt.data._cells import LARGEST, MISSING, Cell, NumberCells, TableText
+from dlopt.storage.frame_rows import FrameRows
 
 if TYPE_CHECKING:
     import polars
@@ -29,30 +30,15 @@ QUOTED = '^"([^"]*)"$'
 """A cell in quotes, and its text."""
 
 
-class FrameRows(Sequence[Sequence[str]]):
-    """The rows of a frame."""
-
-    def __init__(self, frame: polars.DataFrame) -> None:
-        self.frame = frame
-
-    def __len__(self) -> int:
-        return len(self.frame)
-
-    def __getitem__(self, i: Any) -> Any:
-        return [*self][i] if isinstance(i, slice) else [*self.frame.row(i)]
-
-    def __iter__(self) -> Iterator[list[str]]:
-        return map(list, self.frame.iter_rows())
-
-
 class LargeText(TableText):
     """The text of a large table; its rows are those of a frame."""
 
     __slots__ = ()
 
-    def list_columns(self) -> Iterable[Sequence[Cell]]:
+    def list_columns(self, names: Collection[str]) -> Iterable[Sequence[Cell]]:
         assert isinstance(self.rows, FrameRows)
-        return map(_read_cells, self.rows.frame.iter_columns())
+        columns = zip(self.header, self.rows.frame.iter_columns(), strict=True)
+        return (_read_cells(column) for name, column in columns if name in names)
 
 
 def split_cells(text: str, delimiter: str) -> LargeText | None:

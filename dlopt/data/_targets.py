@@ -100,3 +100,8 @@ def make_placeholder(shape: tuple[int, ...], saved: Mapping[str, Any]) -> np.nda
     """Return targets for inputs without any: the first class, or zeros."""
     classes = saved.get("classes")
     return np.full(shape, classes[0]) if classes else np.zeros((*shape, saved.get("outputs", 1)))
+
+
+def make_zeros(count: int, outputs: int, *, is_classes: bool) -> Tensor:
+    """Return targets for inputs without any, which nothing reads: the first class, or zeros."""
+    return torch.zeros(count, dtype=torch.int64) if is_classes else torch.zeros(count, outputs)

@@ -10,9 +10,13 @@ import numpy as np
 
 from dlopt.base.data import SourceRows
 from dlopt.data import _decoding, _files
-from dlopt.data._csv import format_count, read_csv
+from dlopt.data._cells import TableText
+from dlopt.data._csv import choose_delimiter, format_count, read_csv
+from dlopt.data._csv_stream import iter_csv
 from dlopt.errors import OptionError, did_you_mean, join_truncated
 
+FILES = 1 << 12
+"""Files of a folder that are read before they are predicted."""
 PER_BYTE = 4
 """Bytes of memory per byte of a text while it is decoded."""
 
@@ -53,11 +57,52 @@ def read_texts(path: str, text: str, target: str | None, delimiter: str, encodin
         read = _read_folder(path, encoding)
     else:
         read = _read_table(path, text, target, delimiter, encoding)
+    refuse_empty(path, read)
+    return read
+
+
+def iter_texts(path: str, text: str, delimiter: str, encoding: str) -> Iterator[tuple[LabelledTexts, int]]:
+    """Yield the texts at a path without labels, a part at a time, and how many bytes of them are read then.
+
+    They are the column `text` of a CSV file, the .txt files of a folder, or one .txt file without such a column.
+    """
+    folder, done = Path(path).expanduser(), 0
+    if not folder.is_dir() and not _is_text(folder, text, delimiter, encoding):
+        for table, done in iter_csv(_files.find_file(path), delimiter, encoding):
+            yield _take_column(path, text, table), done
+        return
+    files = list_files(path)
+    for first in range(0, len(files), FILES):
+        part = files[first : first + FILES]
+        names = [str(file.relative_to(folder)) if folder.is_dir() else file.name for file in part]
+        source = SourceRows(["file"], [[name] for name in names], range(len(names)))
+        done += sum(file.stat().st_size for file in part)
+        yield LabelledTexts(list(_iter_contents(part, encoding)), None, names, source), done
+
+
+def _is_text(file: Path, text: str, delimiter: str, encoding: str) -> bool:
+    """Return whether a .txt file is one text: it is no table with this column in its first line."""
+    if file.suffix.lower() != ".txt" or not file.is_file():
+        return False
+    with _files.open_data_file(file) as stream:
+        first = next(_decoding.iter_text(file, stream, encoding), "").lstrip().partition("\n")[0]
+    return text not in (cell.strip(' "') for cell in first.split(choose_delimiter(first, delimiter)))
+
+
+def _take_column(path: str, text: str, table: TableText) -> LabelledTexts:
+    """Return the texts in a column of a table. Raise OptionError if there is no such column."""
+    if text not in table.header:
+        raise OptionError("text", f"there is no column '{text}' in {path}{did_you_mean(text, table.header)}")
+    column, source = table.header.index(text), table.locate(table.lines)
+    return LabelledTexts([row[column] for row in table.rows], None, [f"line {n}" for n in table.lines], source)
+
+
+def refuse_empty(path: str, read: LabelledTexts) -> None:
+    """Raise OptionError if a text is empty."""
     empty = [place for place, content in zip(read.places, read.texts, strict=True) if not content]
     if empty:
         more = f", and {format_count(len(empty) - 1, 'other')}" if len(empty) > 1 else ""
         raise OptionError("path", f"{path} has an empty text in {empty[0]}{more}; leave it out")
-    return read
 
 
 def count_labels(labels: Sequence[str]) -> dict[str, int]:
@@ -68,10 +113,7 @@ def count_labels(labels: Sequence[str]) -> dict[str, int]:
 
 def _read_table(path: str, text: str, target: str | None, delimiter: str, encoding: str) -> LabelledTexts:
     table = read_csv(_files.find_file(path), delimiter, encoding)
-    if text not in table.header:
-        raise OptionError("text", f"there is no column '{text}' in {path}{did_you_mean(text, table.header)}")
-    column = table.header.index(text)
-    labels = None
+    read, labels = _take_column(path, text, table), None
     if target in table.header:
         labels = [row[table.header.index(target)] for row in table.rows]
         missing = [line for line, label in zip(table.lines, labels, strict=True) if not label]
@@ -79,8 +121,7 @@ def _read_table(path: str, text: str, target: str | None, delimiter: str, encodi
             more = f" and in {format_count(len(missing) - 1, 'other line')}" if len(missing) > 1 else ""
             raise OptionError("target", f"{target} is missing in line {missing[0]}{more}; leave out such rows")
         labels = None if missing else labels
-    source = SourceRows(table.header, table.rows, range(len(table.rows)))
-    return LabelledTexts([row[column] for row in table.rows], labels, [f"line {n}" for n in table.lines], source)
+    return read._replace(labels=labels)
 
 
 def _read_folder(path: str, encoding: str) -> LabelledTexts:

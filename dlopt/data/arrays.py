@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -11,9 +10,10 @@ from typing import Any
 import numpy as np
 import torch
 
+from dlopt.base.data import DataStream, cut_into_parts
 from dlopt.base.mapped_inputs import Inputs, select_inputs
 from dlopt.base.sequences import is_padded_series
-from dlopt.data import _files, _grouping, _npy_files, _npz, _own_splits, _varying
+from dlopt.data import _array_files, _files, _grouping, _npy_files, _own_splits, _varying
 from dlopt.data import _targets as data_targets
 from dlopt.data._array_inputs import (
     Array,
@@ -29,7 +29,6 @@ from dlopt.data._npy_files import MemoryMap
 from dlopt.data._targets import TargetKindOption, TestFraction
 from dlopt.errors import OptionError, did_you_mean, join_truncated
 from dlopt.parts import Data, Dataset, Split
-from dlopt.storage import memory, torch_file
 from dlopt.storage.fingerprint import digest_files, fingerprint_files
 from dlopt.storage.mapped_array import MappedArray
 
@@ -110,6 +109,13 @@ class ArrayData(Data):
             files = [_files.find_file(self.path, SUFFIXES)]  # an .npy without the file of its targets
         return alone._dataset(files, encoding)
 
+    def stream(self, encoding: Mapping[str, Any]) -> DataStream:
+        """Read the array of inputs, and no targets."""
+        alone = replace(self, group=None, time=None, validation_path=None, test_path=None)
+        folder = self._folder(self.path)
+        files = [_files.find_file(self.path, SUFFIXES)] if folder is None else folder.files()
+        return cut_into_parts(alone._dataset(files, encoding, reads_target=False))
+
     def files(self) -> list[Path]:
         if (folder := self._folder(self.path)) is not None:
             return [*folder.files(), *_own_splits.find_files(self, SUFFIXES[:2])]
@@ -126,18 +132,29 @@ class ArrayData(Data):
             return set(folder[self.group][:].tolist()) if self.group in folder else None
         file = _files.find_file(path, SUFFIXES[:2], key)
         if file.suffix == ".pt":
-            stored = _tensors(file, self.inputs, self.target)
-            return set(_plain(stored[self.group], self.group, file).tolist()) if self.group in stored else None
-        with _open_archive(file, key) as arrays:
-            return set(_plain(arrays[self.group], self.group, file).tolist()) if self.group in arrays else None
+            stored = _array_files.read_tensors(file, self.inputs, self.target)
+            return (
+                set(_array_files.to_array(stored[self.group], self.group, file).tolist())
+                if self.group in stored
+                else None
+            )
+        with _array_files.open_archive(file, key) as arrays:
+            return (
+                set(_array_files.to_array(arrays[self.group], self.group, file).tolist())
+                if self.group in arrays
+                else None
+            )
 
-    def _dataset(self, files: Sequence[Path], saved: Mapping[str, Any] | None = None) -> Dataset:
+    def _dataset(
+        self, files: Sequence[Path], saved: Mapping[str, Any] | None = None, *, reads_target: bool = True
+    ) -> Dataset:
         place = Path(self.path or "").expanduser()
         arrays = self._read(files, needs_target=saved is None)
-        is_labeled = self.target in arrays
+        is_labeled = reads_target and self.target in arrays
         if not is_labeled:
-            x = arrays[self.inputs]
-            arrays = {self.inputs: x, self.target: data_targets.make_placeholder(x.shape[:1], saved or {})}
+            known = {name: array for name, array in arrays.items() if name in (self.inputs, self.lengths)}
+            placeholder = data_targets.make_placeholder((len(arrays[self.inputs]),), saved or {})
+            arrays = {**known, self.target: placeholder}
         pairs = [(self.inputs, self.target)]
         test = (f"{self.inputs}_test", f"{self.target}_test")
         if (test[0] in arrays) != (test[1] in arrays):
@@ -165,7 +182,8 @@ class ArrayData(Data):
         names_of_units = _grouping.select_keys(self.group, self.time)
         units = {k: _grouping.number_array(arrays[name], name, k, len(xs[0])) for k, name in names_of_units.items()}
         groups, times = units.get("group"), units.get("time")
-        encoding = {"classes": list(names), "uint8": scaled, "sha256": digest_files(files)}
+        digest = {"sha256": digest_files(files)} if saved is None else {}
+        encoding: dict[str, Any] = {"classes": list(names), "uint8": scaled, **digest}
         if outputs > 1 and not names:
             encoding["outputs"] = outputs
         if is_padded_series(xs[0]):
@@ -218,9 +236,11 @@ class ArrayData(Data):
             remedy = "save each array with numpy.save in a folder, as x.npy and y.npy, and name the folder"
             raise OptionError("memory_map", f"{file} cannot be mapped; {remedy}")
         if file.suffix == ".pt":
-            return self._select(_tensors(file, self.inputs, self.target), file, needs_target=needs_target)
+            return self._select(
+                _array_files.read_tensors(file, self.inputs, self.target), file, needs_target=needs_target
+            )
         if file.suffix == ".npz":
-            with _open_archive(file, "path") as archive:
+            with _array_files.open_archive(file, "path") as archive:
                 return self._select(archive, file, needs_target=needs_target)
         for key, name in _grouping.select_keys(self.group, self.time).items():
             raise OptionError(key, f"{file} is one array without a name; {name} must be in an .npz or a .pt")
@@ -242,7 +262,7 @@ class ArrayData(Data):
             remedy = f"store them as {self.inputs} and {self.target} in a file of their own: data.validation_path=FILE"
             raise OptionError("path", f"{file} holds {unused[0]}, which is not read; {remedy}")
         names = (*needed.values(), *(f"{name}_test" for name in (self.inputs, self.target, self.lengths)))
-        return {name: _plain(stored[name], name, file) for name in names if name in stored}
+        return {name: _array_files.to_array(stored[name], name, file) for name in names if name in stored}
 
     def _folder(self, path: str | None) -> _npy_files.NpyFolder | None:
         """Return the arrays of a folder with .npy files, or None if the path is not one."""
@@ -304,45 +324,3 @@ class ArrayData(Data):
             new = join_truncated(name for i, name in enumerate(names) if i not in training)
             raise OptionError("target", f"{self.target}_test has classes that {self.target} lacks: {new}")
         return y, len(names), names
-
-
-@contextmanager
-def _open_archive(file: Path, key: str) -> Iterator[_npz.NpzArrays]:
-    """Open an .npz file. Errors become an OptionError at the key."""
-    magic = b"PK"
-    with _files.open_data_file(file, key) as stream:
-        if stream.read(len(magic)) != magic:
-            raise OptionError(key, f"{file} is not a valid .npz file")
-        stream.seek(0)
-        try:
-            yield _npz.NpzArrays(stream)
-        except (_npz.UnreadableArrayFile, memory.NotEnoughMemoryError, OSError) as error:
-            raise OptionError(key, f"{file}: {error}") from error
-
-
-def _tensors(file: Path, inputs: str, target: str) -> Mapping[str, Any]:
-    try:
-        content = torch_file.load(file)
-    except (torch_file.UnreadableTensorFile, OSError) as error:
-        reason = getattr(error, "strerror", None) or error
-        remedy = f"write tensors with torch.save({{'{inputs}': ..., '{target}': ...}}, ...)"
-        raise OptionError("path", f"{file}: {reason}; {remedy}") from error
-    if isinstance(content, (tuple, list)) and len(content) == 2:
-        return {inputs: content[0], target: content[1]}
-    if isinstance(content, dict):
-        return {str(name): value for name, value in content.items()}
-    raise OptionError("path", f"{file} must hold a dictionary or a pair of tensors, got a {type(content).__name__}")
-
-
-def _plain(value: Any, name: str, file: Path) -> Any:
-    if isinstance(value, MappedArray):
-        return value
-    if isinstance(value, torch.Tensor):
-        value = value.detach()
-        short = value.is_floating_point() and value.itemsize < 4  # numpy lacks some of these types
-        return (value.float() if short else value).numpy()
-    if isinstance(value, list):
-        return _varying.to_objects(value)
-    if not isinstance(value, np.ndarray):
-        raise OptionError("path", f"{name} in {file} is a {type(value).__name__}, not a tensor")
-    return value

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from dlopt.base.data import DataStream
 from dlopt.base.sequences import PADDING_CLASS
 from dlopt.data import _decoding, _files
 from dlopt.data._targets import TestFraction
@@ -73,6 +74,10 @@ class Characters(Data):
         rest = -(len(text) - 1) % self.length
         split = _cut_windows(text, vocabulary, self.length, rest)
         return _make_dataset({"train": split, "test": split}, vocabulary, encoding, {str(file): text})
+
+    def stream(self, encoding: Mapping[str, Any]) -> DataStream:
+        wrong = "a run on characters predicts the next character at each step, so a text has no single prediction"
+        raise OptionError("path", f"{wrong}; dlopt evaluate RUN --data {self.path} scores it")
 
     def _dataset(self, file: Path) -> Dataset:
         text = self._read(file)

@@ -11,8 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dlopt.base.data import SourceRows
-from dlopt.base.mapped_inputs import MappedInputs
+from dlopt.base.data import DataPart, DataStream, SourceRows
+from dlopt.base.mapped_inputs import CHUNK_BYTES, MappedInputs
 from dlopt.data import _files, _image_cache, _image_files
 from dlopt.data import _targets as data_targets
 from dlopt.data._image_files import ImageFile, Listing
@@ -20,6 +20,10 @@ from dlopt.data._targets import TestFraction
 from dlopt.errors import OptionError, join_truncated
 from dlopt.parts import Data, Dataset, Split
 from dlopt.ranges import Count
+
+IMAGES = 1 << 10
+"""Largest number of images in a part of a folder that is predicted: those of a forward pass."""
+SKIP = "or add data.broken=skip"
 
 
 @dataclass(frozen=True)
@@ -86,6 +90,38 @@ class FolderData(Data):
         names = tuple(classes)
         return Dataset(split, split, len(names), names, {**encoding}, notices, is_labeled=is_labeled, source=source)
 
+    def stream(self, encoding: Mapping[str, Any]) -> DataStream:
+        root = Path(self.path or "").expanduser()
+        listing = _image_files.list_unlabeled(root if root.is_file() else _image_files.find_folder(self.path))
+        root, files = (root if root.is_dir() else root.parent), listing.files
+        if not files:
+            raise OptionError("path", f"there are no images in {self.path}")
+        size, names = encoding.get("size", self.size), tuple(encoding.get("classes", ()))
+        channels = encoding.get("channels") or _image_cache.count_channels(root, files)
+        broken: dict[str, str] = {}
+
+        def iter_parts() -> Iterator[DataPart]:
+            step = _count_part(channels * size * size)
+            for first, images, reasons in _image_cache.iter_decoded(root, files, size, channels, step):
+                own = [file.name for file in files[first : first + len(images)]]
+                broken.update((own[i], reason) for i, reason in reasons.items())
+                if broken and self.broken == "refuse":
+                    raise OptionError("path", f"{_describe_broken(broken)}; repair or remove them, {SKIP}")
+                rows = [i for i in range(len(images)) if i not in reasons]
+                inputs = MappedInputs(images[rows] if reasons else images, _scale)
+                split = Split(inputs, data_targets.make_zeros(len(rows), len(names), is_classes=True))
+                source = SourceRows(["file"], [[name] for name in own], rows)
+                part = Dataset(split, split, len(names), names, encoding, is_labeled=False, source=source)
+                yield DataPart(part, first + len(images))
+
+        def list_notices() -> list[str]:
+            return [
+                *listing.notices(),
+                *([f"{_describe_broken(broken)}; their rows are without a prediction"] if broken else []),
+            ]
+
+        return DataStream(iter_parts(), len(files), "examples", list_notices)
+
     def _dataset(self, root: Path, splits: Mapping[str, Listing]) -> Dataset:
         train = splits["train"]
         classes = sorted(set(train.classes))
@@ -141,7 +177,7 @@ class FolderData(Data):
             reasons = join_truncated(f"{files[i].name} ({reason})" for i, reason in broken.items())
             wrong = f"{len(broken):,} of {len(files):,} images cannot be decoded: {reasons}"
             if self.broken == "refuse":
-                raise OptionError("path", f"{wrong}; repair or remove them, or add data.broken=skip")
+                raise OptionError("path", f"{wrong}; repair or remove them, {SKIP}")
             notices.append(f"{wrong}; they are left out")
         code = {name: i for i, name in enumerate(classes)}
         targets = torch.tensor([code.get(name, 0) for listing in listings for name in listing.classes])
@@ -149,6 +185,17 @@ class FolderData(Data):
         is_whole[list(broken)] = False
         places = torch.arange(len(files)).split([len(listing.files) for listing in listings])
         return MappedInputs(images, _scale), targets, [rows[is_whole[rows]] for rows in places], tuple(notices)
+
+
+def _count_part(pixels: int) -> int:
+    """Return the number of images in a part, a multiple of those of a forward pass; `pixels` are those of an image."""
+    step = max(1, min(IMAGES, CHUNK_BYTES // (4 * pixels)))
+    return step * (IMAGES // step)
+
+
+def _describe_broken(broken: Mapping[str, str]) -> str:
+    reasons = join_truncated(f"{name} ({reason})" for name, reason in broken.items())
+    return f"{len(broken):,} image{'s' * (len(broken) > 1)} cannot be decoded: {reasons}"
 
 
 def _scale(pixels: np.ndarray) -> Tensor:

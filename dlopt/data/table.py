@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -10,7 +10,8 @@ from typing import Any, Literal
 import numpy as np
 import torch
 
-from dlopt.data import _columns, _dates, _files, _grouping, _own_splits
+from dlopt.base.data import DataPart, DataStream
+from dlopt.data import _columns, _dates, _files, _grouping, _own_splits, _table_stream, _unseen
 from dlopt.data import _targets as data_targets
 from dlopt.data._cells import (
     TableCells,
@@ -22,7 +23,7 @@ from dlopt.data._cells import (
     select_rows,
     to_floats,
 )
-from dlopt.data._columns import FEW
+from dlopt.data._columns import FEW, Column
 from dlopt.data._csv import format_count, read_csv
 from dlopt.data._decimals import Decimal, convert_commas
 from dlopt.data._parquet import is_parquet, read_parquet
@@ -117,25 +118,38 @@ class TableData(Data):
         )
 
     def load_like(self, encoding: Mapping[str, Any]) -> Dataset:
-        file = _files.find_file(self.path)
-        if "columns" not in encoding:
-            raise OptionError("path", "a table needs a run that was trained on a table; this run was not")
+        file, columns = _files.find_file(self.path), _read_stored_columns(encoding)
         text = self._read(file)
         table, target = self._to_cells(text), encoding["target"]
-        missing = [name for name in encoding["columns"] if name not in table.columns]
-        if missing:
-            trained = join_truncated(encoding["columns"])
-            raise OptionError(
-                "path", f"{file} lacks the columns {join_truncated(missing)}; the run was trained on {trained}"
-            )
-        wanted = {name: table.columns[name] for name in (*encoding["columns"], target) if name in table.columns}
+        _unseen.check_present(file, columns, list(table.columns))
+        wanted = {name: table.columns[name] for name in (*columns, target) if name in table.columns}
         is_labeled = any(cell is not None for cell in wanted.get(target, ()))
         if not is_labeled:  # all get the first class, or 0
             wanted[target] = [*encoding["classes"], "0"][:1] * len(table.lines)
         table = self._drop_missing(TableCells(wanted, table.lines), target)
-        other = _columns.list_other_categories(_columns.read_columns(encoding["columns"]), table)
-        data = replace(self._encode(table, encoding, file), notices=tuple(other))
+        others = _unseen.OtherCategories(columns)
+        others.add(table)
+        data = replace(self._encode(table, encoding, file), notices=tuple(others.notices()))
         return replace(data, is_labeled=is_labeled, source=text.locate(table.lines))
+
+    def stream(self, encoding: Mapping[str, Any]) -> DataStream:
+        file, columns = _files.find_file(self.path), _read_stored_columns(encoding)
+        texts = _table_stream.open_table(file, self.delimiter, self.encoding, self.decimal)
+        others, names = _unseen.OtherCategories(columns), tuple(encoding["names"])
+
+        def iter_parts() -> Iterator[DataPart]:
+            for text, done in texts.parts:
+                _unseen.check_present(file, columns, text.header)
+                cells = texts.convert(text.to_cells(columns), text.delimiter)
+                table = self._drop_missing(cells, None)
+                others.add(table)
+                x = torch.from_numpy(self._encode_inputs(table, columns, file))
+                split = Split(x, data_targets.make_zeros(len(x), len(names), is_classes=bool(encoding["classes"])))
+                source = text.locate(table.lines)._replace(decimal=texts.decimal_mark)
+                part = Dataset(split, split, len(names), names, encoding, is_labeled=False, source=source)
+                yield DataPart(part, done)
+
+        return DataStream(iter_parts(), texts.total, texts.unit, others.notices)
 
     def read_groups(self, path: str, key: str) -> set[Any] | None:
         """Return the groups in a file that a key names, or None if it has no such column."""
@@ -180,6 +194,9 @@ class TableData(Data):
             "scale": 1.0,
             "columns": {name: column.to_plain() for name, column in columns.items()},
         }
+        numbers = [name for name, column in columns.items() if isinstance(column, _columns.Numbers)]
+        for name in [*([target] if goal.is_floating_point() else []), *numbers]:
+            _columns.check_rounding(name, table)
         whole = self._encode(table, encoding, file)
         x, y = whole.train.inputs, whole.train.targets
         if not self.standardize_target:
@@ -219,15 +236,19 @@ class TableData(Data):
             y = data_targets.encode_known_classes(values, names)
         else:
             y = torch.from_numpy(_columns.read_numbers(encoding["target"], table)).unsqueeze(1)
-        columns = _columns.read_columns(encoding["columns"])
+        x = self._encode_inputs(table, _columns.read_columns(encoding["columns"]), file)
+        split = Split(torch.from_numpy(x), y)
+        return Dataset(split, split, len(names), names, encoding)
+
+    def _encode_inputs(self, table: TableCells, columns: Mapping[str, Column], file: Path) -> np.ndarray:
+        """Return the inputs of all rows, (N, width), in float64 if they need statistics."""
         width = sum(column.width for column in columns.values())
         needs_fit = any(column.needs_fit(table.columns[name]) for name, column in columns.items())
         _files.check_memory(file, (COPIES_TO_FIT if needs_fit else COPIES) * 4 * len(table.lines) * width)
         x = np.zeros((len(table.lines), width), np.float64 if needs_fit else np.float32)
         for name, column, place in _columns.iter_inputs(columns):
             column.encode(name, table, x[:, place])
-        split = Split(torch.from_numpy(x), y)
-        return Dataset(split, split, len(names), names, encoding)
+        return x
 
     def _check_names(self, columns: Sequence[str]) -> str:
         """Check that the columns which the keys name exist. Return the target."""
@@ -258,15 +279,18 @@ class TableData(Data):
             raise OptionError("drop", "leaves no input column; drop fewer")
         return self.target
 
-    def _drop_missing(self, table: TableCells, target: str) -> TableCells:
-        """Return the table without the dropped columns and, if asked for, without incomplete rows."""
-        needed = {"target": target, **_grouping.select_keys(self.group, self.time)}
+    def _drop_missing(self, table: TableCells, target: str | None) -> TableCells:
+        """Return the table without the dropped columns and, if asked for, without incomplete rows.
+
+        Without a target it is a part of another table, which holds only inputs.
+        """
+        needed = {} if target is None else {"target": target, **_grouping.select_keys(self.group, self.time)}
         dropped = {*self.drop} - {*needed.values()}
         columns = {name: cells for name, cells in table.columns.items() if name not in dropped}
         holes = {name: cells.count(None) for name, cells in columns.items() if None in cells}
         if self.missing == "drop" and holes:
             complete = np.flatnonzero(~np.any([find_missing(cells) for cells in columns.values()], axis=0))
-            if not len(complete):
+            if not len(complete) and target is not None:
                 raise OptionError("missing", "drop leaves no row: every row lacks a value; drop columns: data.drop")
             columns = {name: select_rows(cells, complete) for name, cells in columns.items()}
             return table._replace(columns=columns, lines=[table.lines[i] for i in complete.tolist()])
@@ -279,6 +303,8 @@ class TableData(Data):
             first = min(table.lines[columns[name].index(None)] for name in holes)
             where = join_truncated(f"{name} ({count})" for name, count in holes.items())
             remedy = f"set data.missing=drop, data.missing=fill or data.drop=[{','.join(holes)}]"
+            if target is None:
+                remedy = "set data.missing=fill or data.missing=drop, or complete the table"
             count = format_count(sum(holes.values()), "value")
             raise OptionError("missing", f"{count} missing, in {where}, the first in line {first}; {remedy}")
         return table._replace(columns=columns)
@@ -300,3 +326,10 @@ class TableData(Data):
         values = to_floats(cells)
         integers = self.kind == "auto" and (values == np.round(values)).all() and len(np.unique(values)) <= FEW
         return values.astype(np.int64) if integers else values
+
+
+def _read_stored_columns(encoding: Mapping[str, Any]) -> dict[str, Column]:
+    """Return the columns of a run's inputs. Raise OptionError if it was not trained on a table."""
+    if "columns" not in encoding:
+        raise OptionError("path", "a table needs a run that was trained on a table; this run was not")
+    return _columns.read_columns(encoding["columns"])

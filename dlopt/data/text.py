@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any
@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from dlopt.base.data import DataPart, DataStream
 from dlopt.data import _files, _own_splits, _texts, _tokenizing
 from dlopt.data import _targets as data_targets
 from dlopt.data._targets import TestFraction
@@ -84,21 +85,29 @@ class TextData(Data):
         return _files.cache.load(self, fingerprint_files(files), lambda: self._dataset(files))
 
     def load_like(self, encoding: Mapping[str, Any]) -> Dataset:
-        if "tokenizer" not in encoding:
-            raise OptionError("path", "texts need a run that was trained on texts; this run was not")
+        names, counts = _read_classes(encoding), _TokenCounts(encoding["length"])
         _texts.list_files(self.path)
-        read, names = self._read("path"), encoding["classes"]
-        tokens = _tokenizing.tokenize(encoding["tokenizer"], read.texts)
-        length = encoding["length"]
+        read = self._read("path")
         labels = [names[0]] * len(read.texts) if read.labels is None else read.labels
-        x = _tokenizing.pad(tokens, length)
+        x = counts.add(_tokenizing.tokenize(encoding["tokenizer"], read.texts))
         split = Split(x, data_targets.encode_known_classes(np.array(labels), names))
-        notices = _list_notices([len(text) for text in tokens], length, str(self.path))
-        if unknown := int((x == _tokenizing.UNKNOWN).sum()):
-            share = f"{unknown:,} of {int((x > 0).sum()):,} tokens"
-            notices.append(f"{share} of {self.path} are unknown to the run, which has a token for that")
-        dataset = Dataset(split, split, len(names), tuple(names), encoding, tuple(notices), tokens=encoding["tokens"])
+        notices = tuple(counts.notices(str(self.path)))
+        dataset = Dataset(split, split, len(names), names, encoding, notices, tokens=encoding["tokens"])
         return replace(dataset, is_labeled=read.labels is not None, source=read.source)
+
+    def stream(self, encoding: Mapping[str, Any]) -> DataStream:
+        names, counts, path = _read_classes(encoding), _TokenCounts(encoding["length"]), str(self.path)
+        total = sum(file.stat().st_size for file in _texts.list_files(self.path))
+
+        def iter_parts() -> Iterator[DataPart]:
+            for read, done in _texts.iter_texts(path, self.text, self.delimiter, self.encoding):
+                _texts.refuse_empty(path, read)
+                x = counts.add(_tokenizing.tokenize(encoding["tokenizer"], read.texts))
+                split = Split(x, data_targets.make_zeros(len(x), len(names), is_classes=True))
+                part = Dataset(split, split, len(names), names, encoding, tokens=encoding["tokens"], is_labeled=False)
+                yield DataPart(replace(part, source=read.source), done)
+
+        return DataStream(iter_parts(), total, "bytes", lambda: counts.notices(path))
 
     def fit(self, train: Split, encoding: Mapping[str, Any]) -> Mapping[str, Any]:
         texts = _from_bytes(train.gather()[0])
@@ -108,7 +117,8 @@ class TextData(Data):
             raise OptionError("text", f"the training texts repeat one of the {self.tokenizer}; nothing can be learned")
         count, lengths = _tokenizing.count_tokens(tokenizer), list(map(len, tokens))
         length = min(self.length, max(lengths))
-        notices = _list_notices(lengths, length, "the training split")
+        cut = sum(n > length for n in lengths)
+        notices = _note_cut(cut, len(lengths), max(lengths), length, "the training split")
         return {**encoding, "tokenizer": tokenizer, "tokens": count, "length": length, "notices": notices}
 
     def transform_inputs(self, inputs: Tensor, encoding: Mapping[str, Any]) -> Tensor:
@@ -174,10 +184,42 @@ def _from_bytes(x: Tensor) -> list[str]:
     return [row.tobytes().rstrip(b"\0").decode(errors="ignore") for row in x.numpy()]
 
 
-def _list_notices(lengths: Sequence[int], length: int, place: str) -> list[str]:
-    """Return a notice if texts have more tokens than are used."""
-    cut = sum(n > length for n in lengths)
+def _read_classes(encoding: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return the classes of a run. Raise OptionError if it was not trained on texts."""
+    if "tokenizer" not in encoding:
+        raise OptionError("path", "texts need a run that was trained on texts; this run was not")
+    return tuple(encoding["classes"])
+
+
+class _TokenCounts:
+    """Pads the tokens of texts to a length, and counts those that are cut off or unknown."""
+
+    def __init__(self, length: int) -> None:
+        self._length = length
+        self._texts = self._cut = self._longest = self._tokens = self._unknown = 0
+
+    def add(self, tokens: Sequence[Sequence[int]]) -> Tensor:
+        """Return the tokens of some texts, (N, length)."""
+        x, lengths = _tokenizing.pad(tokens, self._length), [len(text) for text in tokens]
+        self._texts += len(lengths)
+        self._cut += sum(n > self._length for n in lengths)
+        self._longest = max(self._longest, *lengths)
+        self._tokens += int((x > 0).sum())
+        self._unknown += int((x == _tokenizing.UNKNOWN).sum())
+        return x
+
+    def notices(self, place: str) -> list[str]:
+        """Return a notice if texts have more tokens than are used, and one if tokens are unknown."""
+        notices = _note_cut(self._cut, self._texts, self._longest, self._length, place)
+        if self._unknown:
+            share = f"{self._unknown:,} of {self._tokens:,} tokens"
+            notices.append(f"{share} of {place} are unknown to the run, which has a token for that")
+        return notices
+
+
+def _note_cut(cut: int, count: int, longest: int, length: int, place: str) -> list[str]:
+    """Return a notice if some of the texts have more tokens than are used."""
     if not cut:
         return []
-    wrong = f"{cut:,} of {len(lengths):,} texts of {place} have more than {length} tokens, up to {max(lengths):,}"
+    wrong = f"{cut:,} of {count:,} texts of {place} have more than {length} tokens, up to {longest:,}"
     return [f"{wrong}; their ends are cut off (data.length)"]
