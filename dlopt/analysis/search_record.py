@@ -29,6 +29,8 @@ FORMAT = 1
 """Format version of sweep.json."""
 MAX_BYTES = 1 << 20
 """Largest size of sweep.json; a grid of ten thousand values takes a fifth of it."""
+REPEATED = ("seed", "validation.fold")
+"""Keys of which several values repeat one configuration."""
 MAX_DIGITS = 9
 """Largest number of digits of a trial number."""
 PRECEDENCE = ("running", "damaged", "failed", "dead", "interrupted", "pruned", "diverged", "done")
@@ -116,6 +118,29 @@ def find_best_run(folder: Path) -> tuple[RunRecord | None, str]:
     if search.higher_is_better != higher_is_better(search.objective, merge_directions(runs)):
         ranked.reverse()
     return next(iter(ranked), None), search.objective
+
+
+def find_best_ensemble(folder: Path) -> tuple[list[RunRecord], float, str]:
+    """Return the runs that are done of the best configuration of a search, its value, and the objective.
+
+    Trials that differ only in their seed or fold are of one configuration; its value is over all of their runs.
+    """
+    search = read_search(folder)
+    groups: dict[Any, list[RunRecord]] = {}
+    for trial in search.trials:
+        point = tuple(sorted((key, str(value)) for key, value in trial.point.items() if key not in REPEATED))
+        groups.setdefault(point, []).extend(run for run in trial.runs if run.status in ("done", "diverged"))
+
+    def measure(runs: Sequence[RunRecord]) -> float:
+        endings = [(run.status, {k: parse_number(v) for k, v in run.metrics.items()}) for run in runs]
+        values = collect_objectives(endings, search.objective, higher_is_better=search.higher_is_better)
+        return aggregate_values(values, search.statistic)
+
+    found = [runs for runs in groups.values() if any(run.status == "done" for run in runs)]
+    if not found:
+        return [], math.nan, search.objective
+    best = (max if search.higher_is_better else min)(found, key=measure)
+    return [run for run in best if run.status == "done"], measure(best), search.objective
 
 
 def build_search(folder: Path, runs: Sequence[RunRecord]) -> SearchRecord:

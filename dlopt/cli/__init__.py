@@ -16,6 +16,7 @@ COMMANDS = {
     "runs": "dlopt.cli.runs:runs",
     "show": "dlopt.cli.show:show",
     "evaluate": "dlopt.cli.evaluate:evaluate",
+    "predict": "dlopt.cli.predict:predict",
     "export": "dlopt.cli.export:export",
     "landscape": "dlopt.cli.landscape.landscape:landscape",
     "spectrum": "dlopt.cli.landscape.spectrum:spectrum",
@@ -49,6 +50,7 @@ Look
   dlopt show [RUN|SWEEP]                         a run: settings, curves, results; a sweep: best runs, importance
   dlopt show --batch [RUN|OVERRIDE...]           what training sees: examples with augmentation and labels
   dlopt evaluate [RUN|SWEEP]                     evaluate a checkpoint on a split or on other data, by class
+  dlopt predict [RUN|SWEEP] FILE                 predictions for each row of a table, image or text; --out FILE
   dlopt landscape [RUN|SWEEP]                    the loss around a run's weights, along its path, or between runs
   dlopt spectrum [RUN|SWEEP]                     eigenvalues of the Hessian: density, outliers, over training
   dlopt tensorboard [DIR|RUN|SWEEP]              curves in a browser

@@ -25,6 +25,8 @@ USAGES = {
     " --csv --markdown --png FILE --title TEXT --tensorboard DIR --help",
     "evaluate": "RUN --split train|val|test|all --checkpoint best|last|average|STEP --data DATA|FILE"
     " --device auto|cpu|cuda --predictions FILE --png FILE --title TEXT --trust --quiet -q --help",
+    "predict": "RUN|FILE... --out FILE --checkpoint best|last|average|STEP --ensemble --top N --data DATA|FILE"
+    " --batch-size N --device auto|cpu|cuda --trust --quiet -q --help",
     "export": "RUN --to onnx|torch_export|safetensors --out FILE --checkpoint best|last|average|STEP --probabilities"
     " --opset N --tolerance N --data DATA|FILE --trust --quiet -q --help",
     "landscape": "RUN --directions random|pca|eigenvectors --to RUN --dims N --points N --extent N --seed N --cka"

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dlopt.cli.run_parser import build_run_parser
+from dlopt.cli.run_parser import add_checkpoint_flags, build_run_parser, find_conflict, mark_data_keys
 from dlopt.rundir.display import display_path, make_report_path
 from dlopt.storage.safe_read import to_printable
 
@@ -40,15 +40,9 @@ def build_parser() -> ArgumentParser:
     description = "Metrics of a run's checkpoint, for classes also per class, and its predictions."
     parser = build_run_parser("evaluate", description, EPILOG, quiet="no progress")
     parser.add_argument("--split", choices=SPLITS, help="default test; all: every example there is")
-    parser.add_argument(
-        "--checkpoint",
-        default="best",
-        metavar="best|last|average|STEP",
-        help="default best; without validation: the last",
-    )
+    add_checkpoint_flags(parser)
     data = "other data: a data set, another file, or keys such as data.path=..."
     parser.add_argument("--data", action="append", default=[], metavar="OPTION|FILE|KEY=VALUE", help=data)
-    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, ...")
     predictions = (
         "write a CSV file with a row for each example: the predicted class and the probability of each class, "
     )
@@ -62,7 +56,7 @@ def build_parser() -> ArgumentParser:
 
 def evaluate(argv: Sequence[str]) -> int:
     """Run the command and return its exit code."""
-    args = build_parser().parse_args(_mark_data_keys(argv))
+    args = build_parser().parse_args(mark_data_keys(argv, ("--predictions", "--title")))
     from dlopt import console
     from dlopt.runner.open_run import open_run
 
@@ -72,16 +66,6 @@ def evaluate(argv: Sequence[str]) -> int:
     console.quiet = args.quiet
     outcome = "it cannot be evaluated"
     return open_run("dlopt evaluate", args.run, lambda run: _evaluate_run(run, args), trust=args.trust, outcome=outcome)
-
-
-def _mark_data_keys(argv: Sequence[str]) -> list[str]:
-    """Return the arguments with --data before each data.KEY=VALUE that has none: so messages about data write keys."""
-    marked = []
-    for before, word in zip(["", *argv], argv, strict=False):
-        is_key = word.startswith("data.") and "=" in word and not Path(word).exists()
-        is_key &= before not in ("--data", "--predictions", "--title")
-        marked += ["--data", word] if is_key else [word]
-    return marked
 
 
 def _evaluate_run(run: RunDirectory, args: Any) -> int:
@@ -95,8 +79,8 @@ def _evaluate_run(run: RunDirectory, args: Any) -> int:
     is_split_typed, args.split = args.split is not None, args.split or "test"
     if args.data and args.split in ("train", "val"):
         raise ConfigError([("--split", f"other data were not trained on: use test or all, got {args.split}")])
-    if args.predictions is not None:
-        _check_predictions_file(run, args)
+    if args.predictions is not None and (wrong := find_conflict(args.predictions, [run], args.data)):
+        raise ConfigError([("--predictions", wrong)])
     predictor, warnings = load_predictor(run, args.checkpoint, data=args.data, device=args.device, trust=args.trust)
     for warning in warnings:
         print(f"warning: {to_printable(warning)}", file=sys.stderr)
@@ -137,20 +121,6 @@ def _evaluate_run(run: RunDirectory, args: Any) -> int:
     return code
 
 
-def _check_predictions_file(run: RunDirectory, args: Any) -> None:
-    """Raise ConfigError if predictions would replace a file of data or of the run, or cannot be a file."""
-    from dlopt.config.compose.groups import DATA_FILE_KEYS
-    from dlopt.config.problems import ConfigError
-
-    data = run.config().get("data") or {}
-    names = [*(data.get(key) for key in DATA_FILE_KEYS), *args.data, *(word.partition("=")[2] for word in args.data)]
-    files = {Path(name).expanduser().resolve() for name in names if isinstance(name, str) and name}
-    file = Path(args.predictions).resolve()
-    wrong = "is a file of data" * (file in files) or "is a directory" * file.is_dir()
-    if wrong or file.is_relative_to(run.path.resolve()):
-        raise ConfigError([("--predictions", f"{args.predictions} {wrong or 'lies in the run'}; name another one")])
-
-
 def _check_unlabeled(args: Any, target: str | None) -> None:
     """Raise ConfigError unless data without targets, in a column of this name, are only to be predicted."""
     from dlopt.config.problems import ConfigError
@@ -183,11 +153,9 @@ def _write_predictions(
     from dlopt.report import predictions
     from dlopt.storage import atomic
 
-    count, is_classes = outputs.shape[-1], not targets.is_floating_point()
-    names = predictor.names or (tuple(map(str, range(count))) if is_classes or count > 1 else ("target",))
-    outputs = predictor.loss.predict(outputs.double())
-    if not is_classes:
-        outputs, targets = (_to_units(predictor, x.double()) for x in (outputs, targets))
+    is_classes, names = predictor.kind == "classes", predictor.name_outputs(outputs.shape[-1])
+    outputs = predictor.interpret(outputs)
+    targets = targets if is_classes else predictor.to_units(targets.double())
     columns = predictions.format_predictions(outputs, names, is_classes=is_classes)
     if predictor.is_labeled and predictor.source is None and predictor.loss.uses_targets:
         columns = predictions.format_targets(targets, names) | columns
@@ -205,11 +173,6 @@ def _write_predictions(
     return 0
 
 
-def _to_units(predictor: Predictor, x: Tensor) -> Tensor:
-    """Return predicted numbers or targets, (N, outputs), in the units of a table's file."""
-    return x * (predictor.encoding.get("scale") or 1.0) + (predictor.encoding.get("middle") or 0.0)
-
-
 def _print_details(predictor: Predictor, outputs: Tensor, targets: Tensor, file: Path | str | None, title: str) -> int:
     """Print the metrics per class, or the errors in units of the target; draw the picture if a file is given."""
     from dlopt.report import classification
@@ -222,7 +185,7 @@ def _print_details(predictor: Predictor, outputs: Tensor, targets: Tensor, file:
         lines = classification.format_by_class(*labels, names)
         print("\n" + "\n".join([*lines, "", *classification.format_confusion_matrix(*labels, names)]))
     else:
-        outputs, targets = (_to_units(predictor, x) for x in (predictor.loss.predict(outputs), targets))
+        outputs, targets = (predictor.to_units(x) for x in (predictor.loss.predict(outputs), targets))
         error = outputs - targets
         rmse, mae = error.square().mean().sqrt().item(), error.abs().mean().item()
         print(f"\nin the units of the target: root mean squared error {rmse:.6g}, mean absolute error {mae:.6g}")

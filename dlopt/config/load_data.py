@@ -31,13 +31,26 @@ class EncodedData(NamedTuple):
     validation: parts.Split | None
 
 
-def load_data(node: targets.Node, fitted: FittedDataState | None, problems: Problems) -> LoadedData | None:
-    """Build the data option and load its data set; None with a problem added."""
+def load_whole(data: parts.Data, encoding: Mapping[str, Any]) -> parts.Dataset:
+    """Load other data than in training, by the encoding of those."""
+    return data.load_like(encoding)
+
+
+def load_data(
+    node: targets.Node,
+    fitted: FittedDataState | None,
+    problems: Problems,
+    load_other: Callable[[parts.Data, Mapping[str, Any]], parts.Dataset] = load_whole,
+) -> LoadedData | None:
+    """Build the data option and load its data set; None with a problem added.
+
+    load_other loads other data than in training, by the encoding of those.
+    """
     option = build_component("data", "data", node, problems)
     if option is None:
         return None
     encoding = fitted.encoding if fitted is not None and fitted.is_other_data else None
-    dataset = call("data", lambda: option.load() if encoding is None else option.load_like(encoding), problems)
+    dataset = call("data", lambda: option.load() if encoding is None else load_other(option, encoding), problems)
     if dataset is None:
         return None
     if not isinstance(dataset, parts.Dataset):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -99,6 +99,43 @@ def enter_run(name: str, *, trust: bool, takes_sweep: bool = True) -> Iterator[R
         if memory.is_out_of_memory(error) and not isinstance(error, ValueError):
             raise RunError(f"{place} needs more memory than is available") from error
         raise RunError(f"{place} cannot be read ({to_printable(describe_failure(error))})") from error
+
+
+def open_runs(
+    command: str, names: Sequence[str], act: Callable[[list[RunDirectory]], int], *, trust: bool, outcome: str
+) -> int:
+    """Return act(runs) for the runs of these names, or USAGE_ERROR after a message, as `open_run` does for one."""
+
+    def open_next(opened: list[RunDirectory]) -> int:
+        if len(opened) == len(names):
+            return act(opened)
+        name = names[len(opened)]
+        return open_run(command, name, lambda run: open_next([*opened, run]), trust=trust, outcome=outcome)
+
+    return open_next([])
+
+
+def find_ensemble(name: str) -> list[str]:
+    """Return the runs of the best configuration of a sweep, over its seeds and folds, and say which they are.
+
+    Raises RunNotFound if there is no such sweep, or if none of its runs is done.
+    """
+    from dlopt.analysis.search_record import find_best_ensemble
+    from dlopt.formatting import format_metric
+    from dlopt.rundir.find import RunNotFound, find_sweep
+
+    sweep = find_sweep(name)
+    if sweep is None:
+        raise RunNotFound(f"{name} is not a sweep, whose runs an ensemble is of; or name several runs")
+    best, value, objective = find_best_ensemble(sweep)
+    place = display_path(sweep)
+    if not best:
+        raise RunNotFound(f"{place} is a sweep, and none of its runs is done")
+    runs = [display_path(run.path) for run in best]
+    noun = "run" if len(runs) == 1 else f"{len(runs)} runs"
+    found = f"its best configuration has the {noun} {', '.join(runs)}"
+    _announce(f"{place} is a sweep; {found} ({objective} {format_metric(value)})")
+    return [str(run.path) for run in best]
 
 
 def _find_run(name: str) -> RunDirectory:

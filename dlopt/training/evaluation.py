@@ -20,14 +20,16 @@ def predict_split(
     examples: Examples,
     running: Mapping[str, Tensor] | None = None,
     advance: Callable[[int], None] | None = None,
+    batch_size: int | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Return the network's outputs on a whole split, (..., N, outputs), and its targets, without randomness.
 
-    advance, if given, is called with the number of examples of each chunk that is done.
+    advance, if given, is called with the number of examples of each chunk that is done. batch_size is the number of
+    examples of one forward pass; None: `get_chunk_size`.
     """
     dim = 0 if problem.lanes is None else 1
     pairs = []
-    for x, y in examples.chunks(get_chunk_size(problem)):
+    for x, y in examples.chunks(batch_size or get_chunk_size(problem)):
         pairs.append((problem.predict(w, x, running), y))
         if advance is not None:
             advance(x.shape[dim])

@@ -2,6 +2,7 @@
 
 predictor, notices = load_predictor(find_run("last"))      # dlopt.config.reopen.load_predictor
 predictor.predict(inputs)                                  # outputs (N, outputs) of raw inputs (N, *shape)
+predictor.predict_classes(inputs)                          # ["cat", "dog", ...]
 predictor.evaluate("test")                                 # {"loss": 0.31, "accuracy": 0.94}
 """
 
@@ -15,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from dlopt import prng
-from dlopt.base.data import SourceRows, Split
+from dlopt.base.data import SourceRows, Split, TargetKind
 from dlopt.base.loss import Loss
 from dlopt.base.mapped_inputs import MappedInputs, map_inputs
 from dlopt.base.regularization import Regularization
@@ -40,6 +41,7 @@ class Predictor:
         preprocessing  the fitted steps in order: (part, statistics of the training split)
         splits         raw examples by name: train, val, test and all, if the run has them. Each is a tuple of splits,
                        which are evaluated as one
+        kind           classes or numbers: what is predicted
         names          names of the classes or of the predicted numbers; may be empty
         encoding       encoding of the data file, in plain values; `scale` and `middle` of standardized targets
         is_labeled     whether the examples have targets; else they are zeros
@@ -56,6 +58,7 @@ class Predictor:
         regularization: Sequence[Regularization] = (),
         preprocessing: Sequence[tuple[Preprocess, Mapping[str, Tensor]]] = (),
         splits: Mapping[str, tuple[Split, ...]] | None = None,
+        kind: TargetKind | None = None,
         names: Sequence[str] = (),
         encoding: Mapping[str, Any] | None = None,
         is_labeled: bool = True,
@@ -71,6 +74,7 @@ class Predictor:
     ) -> None:
         """Move the model to device and dtype; it must not be used elsewhere afterwards.
 
+        kind is what the loss is for; None: its only kind, or classes for a loss that takes both.
         autocast is the type of torch.autocast, or None for none; threads are CPU threads (None: torch's own number).
         micro_batch_size is the run's, which limits the examples of one pass over a split.
         """
@@ -83,6 +87,7 @@ class Predictor:
         self.w = self.problem.bind(self.problem.layout.flatten(parameters))
         self.preprocessing = tuple(preprocessing)
         self.splits = dict(splits or {})
+        self.kind: TargetKind = kind or ("numbers" if loss.targets == "numbers" else "classes")
         self.names = tuple(names)
         self.encoding = dict(encoding or {})
         self.is_labeled = is_labeled
@@ -129,6 +134,40 @@ class Predictor:
             raise ValueError(f"loss: {type(self.loss).__name__} is for numbers, which have no class probabilities")
         return self.loss.predict(self.predict(inputs, batch_size))
 
+    def predict_classes(self, inputs: Tensor, batch_size: int = CHUNK) -> list[str]:
+        """Return the name of the most probable class of each raw input, (N, *shape); without names, its number.
+
+        Raises ValueError if the network predicts numbers.
+        """
+        if self.kind == "numbers":
+            raise ValueError("the run predicts numbers, not classes: use predict_numbers")
+        outputs = self.predict(inputs, batch_size)
+        names = self.name_outputs(outputs.shape[-1])
+        return [names[i] for i in self.interpret(outputs).argmax(-1).tolist()]
+
+    def predict_numbers(self, inputs: Tensor, batch_size: int = CHUNK) -> Tensor:
+        """Return the predicted numbers, (N, outputs) float64, of raw inputs, (N, *shape), in the units of the data.
+
+        Raises ValueError if the network predicts classes.
+        """
+        if self.kind == "classes":
+            raise ValueError("the run predicts classes: use predict_classes or probabilities")
+        return self.interpret(self.predict(inputs, batch_size))
+
+    def interpret(self, outputs: Tensor) -> Tensor:
+        """Return what outputs (..., outputs) predict in float64: probabilities, or numbers in the units of the data."""
+        predictions = self.loss.predict(outputs.double())
+        return predictions if self.kind == "classes" else self.to_units(predictions)
+
+    def to_units(self, numbers: Tensor) -> Tensor:
+        """Return numbers like the targets that the network was trained on, (..., outputs), in the units of the data."""
+        return numbers * (self.encoding.get("scale") or 1.0) + (self.encoding.get("middle") or 0.0)
+
+    def name_outputs(self, count: int) -> tuple[str, ...]:
+        """Return the names of this many outputs: those of the run, else their places; a single number is the target."""
+        is_single = self.kind == "numbers" and count == 1
+        return self.names or (("target",) if is_single else tuple(map(str, range(count))))
+
     # ------------------------------------------------------------------------------------------- the run's splits
 
     def examples(self, split: str, count: int | None = None) -> Examples:
@@ -148,8 +187,10 @@ class Predictor:
         """Return the pieces of a split, preprocessed. Raises ValueError if there is no such split."""
         if split not in self.splits:
             raise ValueError(f"there is no {split} split; there is {', '.join(self.splits) or 'none'}")
-        pieces = self.splits[split]
-        return [Split(map_inputs(self.preprocess, piece.inputs), piece.targets, piece.rows) for piece in pieces]
+        return [self._preprocess(piece) for piece in self.splits[split]]
+
+    def _preprocess(self, piece: Split) -> Split:
+        return Split(map_inputs(self.preprocess, piece.inputs), piece.targets, piece.rows)
 
     def _place(self, pieces: Sequence[Split]) -> Examples:
         return Examples(pieces, DataPlacement.of(self.device, self.dtype, pieces), lanes=False)
@@ -166,6 +207,15 @@ class Predictor:
             results = [predict_split(self.problem, self.w, self._place([p]), advance=advance) for p in pieces]
             outputs, targets = (torch.cat(column) for column in zip(*results, strict=True))
             return outputs, targets
+
+    def predict_examples(self, examples: Split, batch_size: int | None = None) -> Tensor:
+        """Return the outputs, (N, outputs), of raw examples, as `predict_split` computes them.
+
+        batch_size is the number of examples of one forward pass; None: that of `predict_split`.
+        """
+        with self.set_torch_switches():
+            pieces = [self._preprocess(examples)]
+            return predict_split(self.problem, self.w, self._place(pieces), batch_size=batch_size)[0]
 
     def measure(self, outputs: Tensor, targets: Tensor) -> dict[str, float]:
         """Return the mean loss, without penalties, and the loss's metrics of outputs that were predicted.

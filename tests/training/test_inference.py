@@ -88,6 +88,25 @@ def test_a_split_of_several_parts_is_evaluated_as_one(network):
     assert predictor.evaluate("all")["loss"] == pytest.approx(loss, rel=1e-6)
 
 
+def test_classes_and_numbers_are_named_and_in_the_units_of_the_data(network):
+    x = torch.randn(2 * CHUNK + 5, 4)
+    with torch.no_grad():
+        outputs = network(x)
+    classes = Predictor(network, CrossEntropy([], None), names=("ant", "bee", "cow"))
+    assert classes.predict_classes(x) == [("ant", "bee", "cow")[i] for i in outputs.argmax(1).tolist()]
+    assert Predictor(network, CrossEntropy([], None)).predict_classes(x[:1]) == [str(outputs[0].argmax().item())]
+    numbers = Predictor(network, MeanSquaredError([]), encoding={"scale": 3.0, "middle": -2.0})
+    torch.testing.assert_close(numbers.predict_numbers(x), 3.0 * outputs.double() - 2.0, rtol=1e-5, atol=1e-5)
+    whole = Predictor(network, CrossEntropy([], None), splits={"all": (Split(x, torch.zeros(len(x))),)})
+    assert torch.equal(whole.predict_split("all")[0], whole.predict_examples(Split(x, torch.zeros(len(x)))))
+    for predict, words in (
+        (numbers.predict_classes, "predicts numbers"),
+        (classes.predict_numbers, "predicts classes"),
+    ):
+        with pytest.raises(ValueError, match=words):
+            predict(x)
+
+
 def test_the_problem_evaluates_other_weight_vectors(network):
     """The model's own weights do not change."""
     predictor = Predictor(network, CrossEntropy([], None))

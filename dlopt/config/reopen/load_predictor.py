@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 from omegaconf import OmegaConf
 
-from dlopt.base.data import Dataset, Split
+from dlopt.base.data import Data, Dataset, Split
 from dlopt.config.checks.compatibility import check_data_compatibility, check_nodes
 from dlopt.config.checks.forward_probe import choose_threads, probe
 from dlopt.config.checks.splits import FittedDataState, apply_preprocessing, split_dataset
@@ -17,7 +17,7 @@ from dlopt.config.compose import groups as compose_groups
 from dlopt.config.compose.nested_options import SCHEDULES
 from dlopt.config.compose.plain import to_plain
 from dlopt.config.fit_loss import fit_loss
-from dlopt.config.load_data import encode_data, load_data
+from dlopt.config.load_data import encode_data, load_data, load_whole
 from dlopt.config.make_parts import build_components, build_network
 from dlopt.config.problems import ConfigError, Problems
 from dlopt.config.reopen import load_run
@@ -44,6 +44,7 @@ def load_predictor(
     data: Sequence[str] = (),
     device: str = "auto",
     trust: bool = False,
+    load_other: Callable[[Data, Mapping[str, Any]], Dataset] = load_whole,
 ) -> tuple[Predictor, list[str]]:
     """Load a checkpoint of a run for inference; return the predictor, and warnings about damage and about other data.
 
@@ -53,6 +54,7 @@ def load_predictor(
                 and all
     device      auto, cpu, cuda, ...
     trust       execute code that the run names, such as custom classes
+    load_other  loads the other data, by the encoding of the run's own
 
     Raises ConfigError if the run cannot be opened, has no such checkpoint, or does not fit the data.
     """
@@ -71,7 +73,7 @@ def load_predictor(
     groups = {name: tree.pop(name, None) or {} for name in compose_groups.select_groups("needed_for_inference")}
     settings = problems.attempt(lambda: build_settings(tree, problems))
     check_nodes(groups, (), problems)
-    loaded = problems.attempt(lambda: load_data(groups["data"], fitted, problems))
+    loaded = problems.attempt(lambda: load_data(groups["data"], fitted, problems, load_other))
     components = build_components(groups, problems)
     problems.attempt(lambda: check_data_compatibility(loaded.value.dataset, components, problems))
     if loaded.value_or_none is not None and not len(loaded.value.dataset.test):
@@ -104,6 +106,7 @@ def load_predictor(
         regularization=tuple(several["regularization"].values()),
         preprocessing=[(part, statistics[name]) for name, part in several["preprocess"].items()],
         splits=_name_splits(dataset, *((None, None) if data else (train, validation))),
+        kind=dataset.kind,
         names=dataset.names,
         encoding=dataset.encoding,
         is_labeled=dataset.is_labeled,
