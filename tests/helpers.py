@@ -156,7 +156,7 @@ def _compose(overrides: tuple[str, ...], *, hydra: bool) -> DictConfig:
 
 @cache
 def compose_every_option() -> dict[tuple[str, str], dict[str, Any]]:
-    """Return what Hydra composes below each group's key for every option, by group and option; not to be changed.
+    """Return what Hydra composes for the component of every option, by group and option; not to be changed.
 
     Without the options of nested groups, which have no key of their own.
     """
@@ -166,6 +166,7 @@ def compose_every_option() -> dict[tuple[str, str], dict[str, Any]]:
     for i in range(max(map(len, options.values()))):  # each option once, in as few configurations as possible
         chosen = {group: names[i % len(names)] for group, names in options.items()}
         config: Any = OmegaConf.to_container(compose_config(*(f"{g}={o}" for g, o in chosen.items())))
+        config["optimizer"].pop("groups")  # build takes the parameter groups out
         trees |= {choice: config.get(choice[0]) or {} for choice in chosen.items()}
     return trees
 

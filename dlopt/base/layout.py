@@ -23,6 +23,16 @@ _GATES: dict[tuple[type[nn.Module], ...], int] = {(nn.LSTM, nn.LSTMCell): 4, (nn
 _TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 
 
+class Factors(NamedTuple):
+    """Factors of a parameter: of the learning rate, and of weight decay and penalties, None for the default."""
+
+    lr: float = 1.0
+    decay: float | None = None
+
+
+DEFAULT_FACTORS = Factors()
+
+
 @dataclass(frozen=True)
 class Parameter:
     """A parameter: a slice of w.
@@ -35,6 +45,7 @@ class Parameter:
     fan_in and fan_out are those of one of them.
     transposed_groups is the number of groups of a transposed convolution, whose kernel has the shape
     (in, out / groups, k...), else None. Its fan_in and fan_out are exchanged, as in torch.nn.init.
+    factors are those of its parameter group.
     """
 
     name: str
@@ -45,10 +56,16 @@ class Parameter:
     fan_out: int
     transposed_groups: int | None = None
     stacked: int = 1
+    factors: Factors = DEFAULT_FACTORS
 
     def select_matrix(self) -> Parameter:
         """Return the parameter that one of the stacked matrices would be."""
         return replace(self, shape=(self.shape[0] // self.stacked, *self.shape[1:]), stacked=1)
+
+    @property
+    def decay(self) -> float:
+        """Return the factor of weight decay and penalties: 1 for kind `weight`, else 0, or that of its group."""
+        return float(self.kind == "weight") if self.factors.decay is None else self.factors.decay
 
     @property
     def size(self) -> int:
@@ -66,6 +83,11 @@ class Parameter:
         groups = self.transposed_groups
         shape = (self.shape[0], 1, 1, -1) if groups is None else (groups, self.shape[0] // groups, self.shape[1], -1)
         return piece.unflatten(-1, shape)
+
+
+def set_factors(model: nn.Module, factors: Mapping[str, Factors]) -> None:
+    """Give parameters factors of their own, by name. `Layout.of` reads them."""
+    model.parameter_factors = dict(factors)  # type: ignore[assignment]
 
 
 class AffineLayer(NamedTuple):
@@ -107,6 +129,7 @@ class Layout:
     @classmethod
     def of(cls, model: nn.Module) -> Layout:
         """Return the layout of the trainable parameters of a network: those with requires_grad."""
+        given: Mapping[str, Factors] = getattr(model, "parameter_factors", {})
         owner = {id(p): module for module in model.modules() for p in module.parameters(recurse=False)}
         parameters, start = [], 0
         for name, p in model.named_parameters():
@@ -115,10 +138,12 @@ class Layout:
                 field = math.prod(shape[2:])
                 fan_out, fan_in = (shape[0] * field, shape[1] * field) if len(shape) > 1 else (p.numel(), p.numel())
                 module = owner[id(p)]
-                kind = _classify(name, shape, module)
+                kind = classify_parameter(name, shape, module)
                 groups = module.groups if isinstance(module, _TRANSPOSED) and kind == "weight" else None
                 stacked = _count_stacked(name, module) if kind == "weight" else 1
-                parameters.append(Parameter(name, shape, start, kind, fan_in, fan_out // stacked, groups, stacked))
+                fans = fan_in, fan_out // stacked
+                own = given.get(name, DEFAULT_FACTORS)
+                parameters.append(Parameter(name, shape, start, kind, *fans, groups, stacked, own))
                 start += p.numel()
         return cls(tuple(parameters), label_modules(model), tuple(_list_affine_layers(model, parameters)))
 
@@ -142,9 +167,28 @@ class Layout:
         """Return a (P,) float32 tensor on the CPU: one for parameters of these kinds, else zero."""
         return torch.cat([torch.full((p.size,), float(p.kind in kinds)) for p in self.parameters])
 
+    def kind_mask(self, like: Tensor) -> Tensor:
+        """Return the mask of kind `weight`, (P,), cached for device and type of `like`; it must not be modified."""
+        return self._cache(("kind", like.device, like.dtype), lambda: self.mask("weight").to(like.device, like.dtype))
+
     def weight_mask(self, like: Tensor) -> Tensor:
-        """Return the mask of weights, (P,), cached for device and type of `like`; it must not be modified."""
-        return self._cache((like.device, like.dtype), lambda: self.mask("weight").to(like.device, like.dtype))
+        """Return how strongly each weight decays, (P,): 1 for kind `weight`, else 0, or the factor of its group.
+
+        It is cached for device and type of `like`, and must not be modified.
+        """
+        return self._cache(("decay", like.device, like.dtype), lambda: self._spread([p.decay for p in self], like))
+
+    def lr_factors(self, like: Tensor) -> Tensor | None:
+        """Return the learning rate of each weight as a multiple of lr, (P,), cached; None if all have lr."""
+        factors = [p.factors.lr for p in self]
+        if all(factor == 1.0 for factor in factors):
+            return None
+        return self._cache(("lr", like.device, like.dtype), lambda: self._spread(factors, like))
+
+    def _spread(self, numbers: Iterable[float], like: Tensor) -> Tensor:
+        """Return the number of each parameter for each of its weights, (P,)."""
+        pieces = [torch.full((p.size,), x, dtype=torch.float64) for p, x in zip(self, numbers, strict=True)]
+        return torch.cat(pieces).to(like.device, like.dtype)
 
     def layer_edges(self, like: Tensor) -> Tensor:
         """Return the start of each layer in w, then P: (layers + 1,) int64, cached for the device of `like`."""
@@ -201,6 +245,23 @@ def map_tied_names(model: nn.Module) -> dict[str, str]:
     return {name: first[id(p)] for name, p in model.named_parameters(remove_duplicate=False)}
 
 
+def number_layers(model: nn.Module) -> dict[str, int]:
+    """Return the number of the layer, 1, 2, ..., of each parameter and buffer, in the order of the network.
+
+    A layer is a module with weights and everything up to the next one.
+    """
+    owners = dict(model.named_modules(remove_duplicate=False))
+    shapes = {name: tuple(p.shape) for name, p in model.named_parameters(remove_duplicate=False)}
+    weights: set[str] = set()
+    numbers = {}
+    for name in model.state_dict():
+        owner = name.rpartition(".")[0]
+        if name in shapes and classify_parameter(name, shapes[name], owners[owner]) == "weight":
+            weights.add(owner)
+        numbers[name] = max(1, len(weights))
+    return numbers
+
+
 def _count_stacked(name: str, owner: nn.Module) -> int:
     """Return the number of matrices in a weight: of the gates of a recurrent layer, or what a module declares."""
     if name.rpartition(".")[2].startswith(("weight_ih", "weight_hh")):
@@ -208,7 +269,8 @@ def _count_stacked(name: str, owner: nn.Module) -> int:
     return int(getattr(owner, "stacked", 1))
 
 
-def _classify(name: str, shape: tuple[int, ...], owner: nn.Module) -> ParameterKind:
+def classify_parameter(name: str, shape: tuple[int, ...], owner: nn.Module) -> ParameterKind:
+    """Return the kind of a parameter: see Parameter."""
     if is_normalization(owner):
         return "norm"
     if len(shape) >= 2:

@@ -73,7 +73,9 @@ class Optimizer:
     uses_curvature = True: then a network with kinks, such as those of ReLU, gets a notice. Both are refused with
     precision=bfloat16. One that asks for Kronecker factors of sampled targets sets samples_targets = True: then losses
     without `sample_targets` are refused. One whose step reads numbers from the device, such as to end an iteration
-    early, sets decides_on_host = True.
+    early, sets decides_on_host = True. One that has a field lr, and whose steps are not lr times a direction that lr
+    does not change, such as one that averages its iterates, sets scales_with_lr = False: then parameter groups cannot
+    have learning rates of their own.
 
     `step` owns the w and the state that it gets and may overwrite both: at 1.9 million weights a second copy of w costs
     3% of a step on a CPU. The caller keeps a copy of the previous iterate if it is needed.
@@ -83,6 +85,7 @@ class Optimizer:
     needs_true_gradient: ClassVar[bool] = False
     uses_curvature: ClassVar[bool] = False
     decides_on_host: ClassVar[bool] = False
+    scales_with_lr: ClassVar[bool] = True
     samples_targets: ClassVar[bool] = False
 
     def init(self, w: Tensor, layout: Layout) -> Any:

@@ -50,10 +50,12 @@ class StochasticSite(nn.Module):
 class Regularization:
     """A method against over-fitting. Override the methods in which it acts; the defaults change nothing.
 
-    kinds are the supported kinds of targets.
+    kinds are the supported kinds of targets. decays says that it shrinks weights in proportion to layout.weight_mask,
+    which parameter groups can change.
     """
 
     kinds: ClassVar[tuple[TargetKind, ...]] = ("classes", "numbers")
+    decays: ClassVar[bool] = False
 
     @property
     def mixes(self) -> bool:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from dlopt.cli import COMMANDS
 from dlopt.config.compose import groups as compose_groups
+from dlopt.config.compose.nested_options import PARAMETER_GROUPS
 
 if TYPE_CHECKING:
     from dlopt.config.compose.static_config import StaticConfig
@@ -271,6 +272,8 @@ def _complete_names(sign: str, word: str, line: CompletionLine) -> list[str]:
         removable = [g for g in config.list_groups() if compose_groups.takes_several(g) or g == compose_groups.PRESETS]
         names = [] if dot else removable if sign == "~" else config.list_groups()
         keys = config.keys(top if dot else "") if dot or sign != "~" else {}
+        if dot and word.startswith(PARAMETER_GROUPS[: max(len(word), len(top) + 2)]):
+            keys |= config.keys(PARAMETER_GROUPS)
         is_private = "._" in word  # otherwise optimizer._target_ is offered only if it must be set
         names += [key for key, value in keys.items() if is_private or value == "???" or "._" not in key]
     ending = "" if sign == "~" else "="

@@ -16,6 +16,7 @@ from rich.console import Console
 from dlopt import console
 from dlopt.config.problems import format_error
 from dlopt.formatting import format_count
+from dlopt.report.parameter_groups import format_parameter_groups
 from dlopt.rundir.display import display_path
 from dlopt.runner.execute import DONE, FAILED, INTERRUPTED
 from dlopt.runner.signals import handle_signals
@@ -49,6 +50,8 @@ def print_run_plan(job: Job, experiment: Experiment, notices: Sequence[str]) -> 
     counts = [f"{len(split):,} for {name}" for name, split in splits.items() if split is not None]
     _print_field("examples", ", ".join(counts))
     _print_field("network", f"{job.choices.get('arch')}, {format_count(experiment.w.numel(), 'parameter')}")
+    for i, line in enumerate(format_parameter_groups(experiment.parameter_groups)):
+        _print_field("" if i else "groups", line)
     _print_field("device", f"{settings.device}, {format_count(experiment.threads, 'thread')}, {settings.precision}")
     try:
         with _interrupt_on_signals():

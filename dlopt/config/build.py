@@ -26,7 +26,7 @@ from dlopt.config.checks.forward_probe import (
 from dlopt.config.checks.metrics import check_metrics
 from dlopt.config.checks.pixels import find_pixel_scale
 from dlopt.config.compose import groups as compose_groups
-from dlopt.config.compose.nested_options import SCHEDULES
+from dlopt.config.compose.nested_options import PARAMETER_GROUPS, SCHEDULES
 from dlopt.config.compose.plain import to_plain
 from dlopt.config.fit_loss import fit_loss
 from dlopt.config.fresh_examples import make_generator
@@ -37,6 +37,7 @@ from dlopt.config.make_parts import (
     build_initial_weights,
     build_network,
 )
+from dlopt.config.parameter_groups import scale_steps, take_groups
 from dlopt.config.problems import Problems
 from dlopt.config.schema.settings import build_settings
 from dlopt.config.teacher import load_teacher
@@ -176,11 +177,11 @@ def _build(
     problems.raise_if_any()
 
     model, train, optimizer = network.value.model, prepared.value.train, components.require("optimizer")
-    w = build_initial_weights(components.single, network.value, train, settings.value, resumes=saved is not None)
+    w = build_initial_weights(components.single, network.value, train, settings.value, saved)
     compatibility.check_weights(components, model, w, train, settings.value, problems)
     problems.raise_if_any()
-    dataset = encoded.value.dataset
-    used_here = {*Experiment.__dataclass_fields__, SCHEDULES, *WITHOUT_FIELD}
+    dataset, grouped = encoded.value.dataset, network.value.grouped
+    used_here = {*Experiment.__dataclass_fields__, SCHEDULES, PARAMETER_GROUPS, *WITHOUT_FIELD}
     experiment = Experiment(
         settings=settings.value,
         train=train,
@@ -211,16 +212,23 @@ def _build(
         pixel_scale=pixel_scale.value_or_none,
         teacher=teacher.value_or_none,
     )
-    return experiment, [*problems.notices, *(f"data: {notice}" for notice in dataset.encoding.get("notices", ()))]
+    return scale_steps(experiment, grouped), [
+        *problems.notices,
+        *(f"data: {notice}" for notice in dataset.encoding.get("notices", ())),
+    ]
 
 
 def _pop_groups(tree: dict[str, Any], problems: Problems) -> dict[str, dict[str, Any]]:
-    """Take the nodes of the groups, and of `schedules`, out of a configuration; what remains are settings."""
+    """Take the nodes of the groups, of `schedules` and of parameter groups out of a configuration.
+
+    What remains are settings.
+    """
     groups = {name: tree.pop(name, None) or {} for name in compose_groups.list_component_groups()}
     node = tree.pop(SCHEDULES, None) or {}
     if not isinstance(node, dict):
         message = f"holds a schedule for each hyperparameter: {SCHEDULES}.momentum=ramp; for lr, type schedule=NAME"
         problems.add(SCHEDULES, message)
         node = {}
+    groups[PARAMETER_GROUPS] = take_groups(groups["optimizer"], problems)
     groups[SCHEDULES] = dict(schedules.iter_schedules(node))
     return groups

@@ -18,6 +18,8 @@ from dlopt.base.group import declared_groups
 from dlopt.base.layout import Layout
 from dlopt.config.checks.input_free import check_inputs, ignore_inputs
 from dlopt.config.checks.sequences import check_arch, describe_data
+from dlopt.config.compose.nested_options import PARAMETER_GROUPS
+from dlopt.config.parameter_groups import GroupedParameters, check_groups, group_parameters
 from dlopt.config.problems import ConfigError, Problems, locate_error
 from dlopt.config.schema import targets
 from dlopt.config.stateful_modules import replace_stateful_modules
@@ -70,10 +72,11 @@ class Components:
 
 
 class Network(NamedTuple):
-    """A network, and the names of the parameters to which the init has already given values."""
+    """A network, the names of the parameters to which the init has already given values, and parameter groups."""
 
     model: nn.Module
     initialized: Collection[str]
+    grouped: GroupedParameters
 
 
 def build_components(groups: Mapping[str, targets.Node], problems: Problems) -> Components:
@@ -167,7 +170,10 @@ def build_network(
     for key in _list_unused(called, regularization):
         if key.partition(".")[0] in typed_groups:
             problems.notices.append(f"{key}: {type(model).__name__} has no place for it")
-    return Network(model, _apply_in_place_init(components.single, model, settings, saved, problems))
+    initialized = _apply_in_place_init(components.single, model, settings, saved, problems)
+    parameter_groups = components.several.get(PARAMETER_GROUPS, {})
+    check_groups(parameter_groups, components.single.get("optimizer"), regularization, problems)
+    return Network(model, initialized, group_parameters(model, parameter_groups, initialized, problems))
 
 
 def _list_unused(called: Collection[str], regularization: Mapping[str, parts.Regularization]) -> list[str]:
@@ -228,11 +234,16 @@ def _apply_in_place_init(
 
 
 def build_initial_weights(
-    components: Mapping[str, Any], network: Network, train: parts.Split, settings: Settings, *, resumes: bool
+    components: Mapping[str, Any],
+    network: Network,
+    train: parts.Split,
+    settings: Settings,
+    saved: Mapping[str, Tensor] | None,
 ) -> Tensor:
     """Return the initial weights w, (P,), by the components of the groups init and bias_init.
 
-    A run that resumes will load w from its checkpoint, so no init evaluates data then.
+    Parameters that a parameter group freezes get theirs in the network, and are no part of w. A run that resumes from
+    the network's state dict `saved` will load w from its checkpoint, so no init evaluates data then.
     """
     init, bias, gain = components["init"], components["bias_init"], getattr(components["activation"], "gain", 1.0)
     model, dtype, key = network.model, settings.dtype, prng.key(settings.seed, "init")
@@ -241,10 +252,10 @@ def build_initial_weights(
         w = sample_initial_weights(model, Layout.of(model), init, bias, gain, key, dtype, network.initialized)
         if isinstance(components["normalization"], parts.NormalizationOfWeights):
             w = components["normalization"].initialize(w, model, network.initialized)
-        if resumes:
-            return w
-        start = partial(MiniBatchInitProbe, model, components["loss"], train, dtype, first_batch)
-        return adjust_weights(w, init, bias, start)
+        if saved is None:
+            start = partial(MiniBatchInitProbe, model, components["loss"], train, dtype, first_batch)
+            w = adjust_weights(w, init, bias, start)
+        return network.grouped.apply(model, w, saved)
     except OptionError as error:
         raise ConfigError([(error.key, str(error))]) from error
 

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import torch
 from torch import Tensor, nn
 
-from dlopt.base.layout import Layout, Parameter
+from dlopt.base.layout import Layout, Parameter, number_layers
 from dlopt.base.network import freeze
 from dlopt.errors import OptionError
 from dlopt.parts import DataDependentInit, Init, InPlaceInit
@@ -97,20 +97,11 @@ class Pretrained:
 
 def list_first_layers(model: nn.Module, layers: int | None) -> list[str]:
     """Return the names of parameters and buffers of the first layers in the network's order; None: of all."""
-    weights = {p.name.rpartition(".")[0] for p in Layout.of(model) if p.kind == "weight"}
-    if layers is not None and layers > len(weights):
-        raise OptionError("layers", f"must be at most {len(weights)}, the layers of this network, got {layers}")
-    if layers == 0:
-        return []
-    modules: set[str] = set()
-    names = []
-    for name in model.state_dict():
-        module = name.rpartition(".")[0]
-        if module in weights:
-            modules.add(module)
-        if layers is None or len(modules) <= layers:
-            names.append(name)
-    return names
+    numbers = number_layers(model)
+    count = max(numbers.values())
+    if layers is not None and layers > count:
+        raise OptionError("layers", f"must be at most {count}, the layers of this network, got {layers}")
+    return [name for name, number in numbers.items() if layers is None or number <= layers]
 
 
 def _load_checkpoint(run: RunDirectory) -> Any:

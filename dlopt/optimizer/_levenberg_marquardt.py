@@ -42,6 +42,11 @@ class DampedModelOptimizer(Optimizer):
     adapt: Literal["none", "levenberg_marquardt"]
     factor: Annotated[float, Range(gt=1)]
 
+    @property
+    def scales_with_lr(self) -> bool:  # type: ignore[override]
+        """Return False if the damping and the step depend on the objective at its end."""
+        return self.adapt == "none"
+
     def init(self, w: Tensor, layout: Layout) -> DampingState:
         return DampingState(torch.ones_like(w[..., :1]))
 

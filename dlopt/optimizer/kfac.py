@@ -77,6 +77,11 @@ class KFAC(Optimizer):
     kl_clip: Positive | None
 
     @property
+    def scales_with_lr(self) -> bool:  # type: ignore[override]
+        """Return False if the length of the direction depends on the rate, by which kl_clip limits it."""
+        return self.kl_clip is None
+
+    @property
     def samples_targets(self) -> bool:  # type: ignore[override]
         return self.fisher == "model"
 

@@ -1,7 +1,7 @@
 """Schedule-free learning."""
 
 from dataclasses import dataclass
-from typing import Annotated, Literal, NamedTuple
+from typing import Annotated, ClassVar, Literal, NamedTuple
 
 import torch
 from torch import Tensor
@@ -49,6 +49,8 @@ class ScheduleFree(Optimizer):
     Source: Defazio, Yang, Mehta, Mishchenko, Khaled and Cutkosky 2024, algorithm 1; for sgd equations 3 to 5 with the c
     of the algorithm.
     """
+
+    scales_with_lr: ClassVar[bool] = False
 
     form: Literal["adam", "sgd"]
     lr: Positive | None

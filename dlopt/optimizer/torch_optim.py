@@ -48,6 +48,10 @@ class TorchOptim(Optimizer, Wrapper):
         cls = self.resolve(self.name)
         return isinstance(cls, type) and issubclass(cls, torch.optim.LBFGS)
 
+    @property
+    def scales_with_lr(self) -> bool:  # type: ignore[override]
+        return not self.needs_true_gradient
+
     @classmethod
     def names(cls) -> list[str]:
         classes = {n: c for n, c in vars(torch.optim).items() if isinstance(c, type)}

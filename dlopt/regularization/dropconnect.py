@@ -33,4 +33,4 @@ class DropConnect(Regularization):
 
     def weights(self, w: Tensor, key: Key, layout: Layout) -> Tensor:
         left = (w / (1.0 - self.p)).masked_fill(prng.bernoulli(key, self.p, tuple(w.shape), w.device), 0.0)
-        return torch.where(layout.weight_mask(w) > 0, left, w)
+        return torch.where(layout.kind_mask(w) > 0, left, w)

@@ -1,6 +1,7 @@
 """The elastic net penalty."""
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -34,6 +35,8 @@ class ElasticNet(Regularization):
     Parikh and Boyd 2014, section 6.5.3.
     """
 
+    decays: ClassVar[bool] = True
+
     l1: NonNegative
     l2: NonNegative
     proximal: bool
@@ -51,5 +54,6 @@ class ElasticNet(Regularization):
     def after(self, w: Tensor, before: Tensor, lr: float | Tensor, layout: Layout) -> Tensor:
         if not self.proximal:
             return w
-        shrunk = w.sign() * (w.abs() - lr * self.l1).clamp(min=0.0) / (1.0 + lr * self.l2)
-        return torch.where(layout.weight_mask(w) > 0, shrunk, w)
+        rates = lr * layout.weight_mask(w)
+        shrunk = w.sign() * (w.abs() - rates * self.l1).clamp(min=0.0) / (1.0 + rates * self.l2)
+        return torch.where(rates > 0, shrunk, w)

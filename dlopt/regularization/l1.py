@@ -1,7 +1,7 @@
 """The L1 penalty."""
 
 from dataclasses import dataclass
-from typing import Any
+from typing import ClassVar
 
 from torch import Tensor
 
@@ -36,6 +36,8 @@ class L1(Regularization):
     Daubechies, Defrise and De Mol 2004.
     """
 
+    decays: ClassVar[bool] = True
+
     strength: NonNegative
     proximal: bool
 
@@ -49,5 +51,5 @@ class L1(Regularization):
     def after(self, w: Tensor, before: Tensor, lr: float | Tensor, layout: Layout) -> Tensor:
         if not self.proximal:
             return w
-        threshold: Any = lr * self.strength  # a number or a column; clamp is not typed for their union
-        return axpy_(w, -1.0, w.clamp(-threshold, threshold).mul_(layout.weight_mask(w)))
+        threshold = lr * self.strength * layout.weight_mask(w)
+        return axpy_(w, -1.0, w.clamp(-threshold, threshold))

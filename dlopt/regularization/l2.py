@@ -1,6 +1,7 @@
 """The L2 penalty."""
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from torch import Tensor
 
@@ -26,6 +27,8 @@ class L2(Regularization):
 
     Source: Goodfellow, Bengio and Courville 2016, equation 7.1.
     """
+
+    decays: ClassVar[bool] = True
 
     strength: NonNegative
 

@@ -1,6 +1,7 @@
 """Decoupled weight decay."""
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from torch import Tensor
 
@@ -26,6 +27,8 @@ class WeightDecay(Regularization):
 
     Source: Loshchilov and Hutter 2019, algorithm 2.
     """
+
+    decays: ClassVar[bool] = True
 
     strength: NonNegative
 

@@ -31,4 +31,4 @@ class WeightNoise(Regularization):
 
     def weights(self, w: Tensor, key: Key, layout: Layout) -> Tensor:
         noise = prng.normal(key, tuple(w.shape), w.device).to(w.dtype)
-        return w + self.std * (noise * layout.weight_mask(w))
+        return w + self.std * (noise * layout.kind_mask(w))

@@ -50,6 +50,7 @@ class RunWriter(RunDirectory):
         threads: int | None = None,
         directions: Mapping[str, Direction] | None = None,
         teacher: Mapping[str, Any] | None = None,
+        parameter_groups: Sequence[Mapping[str, Any]] = (),
         command: str | None = None,
     ) -> RunWriter:
         """Start a run in this directory.
@@ -59,6 +60,7 @@ class RunWriter(RunDirectory):
         device, threads: the device and the number of CPU threads of the run (None: torch's default).
         directions: the directions of improvement that the loss declares for its own metrics.
         teacher: the run that guides this one: its path, checkpoint, step and the digest of its weights.
+        parameter_groups: the parameter groups of the run, in plain values.
         command: the command line to record; None: the command line of this process.
         Raises FileExistsError if the directory holds a run, and LockedError if another process writes it.
         """
@@ -68,7 +70,7 @@ class RunWriter(RunDirectory):
         if run.status_file.exists():
             run.lock.release()
             raise FileExistsError(f"{run.path} already holds a run; choose another directory")
-        started = {"started": time.time(), "before": [], **_list_given(directions, teacher)}
+        started = {"started": time.time(), "before": [], **_list_given(directions, teacher, parameter_groups)}
         run._record_start(settings or {}, device, threads, started, command)
         return run
 
@@ -84,6 +86,7 @@ class RunWriter(RunDirectory):
         threads: int | None = None,
         directions: Mapping[str, Direction] | None = None,
         teacher: Mapping[str, Any] | None = None,
+        parameter_groups: Sequence[Mapping[str, Any]] = (),
         command: str | None = None,
     ) -> RunWriter:
         """Resume the run after this many steps; its lock must be held.
@@ -92,7 +95,7 @@ class RunWriter(RunDirectory):
         changes: the configuration keys that were changed, for the status.
         breaks: the changes that make it differ from an uninterrupted run.
         config: the changed configuration, or None.
-        device, threads, directions, teacher, command: as in `create`.
+        device, threads, directions, teacher, parameter_groups, command: as in `create`.
         The status keeps the entries of former processes as `before`, the latest first, each with what differs from
         the process after it.
         """
@@ -104,7 +107,7 @@ class RunWriter(RunDirectory):
             "changes": list(changes),
             "breaks": list(breaks),
             "before": list_processes(former) if former else [],
-            **_list_given(directions, teacher),
+            **_list_given(directions, teacher, parameter_groups),
         }
         self._resume_step = step
         if config is not None:  # recorded first: a checkpoint belongs to the former or to the new one
@@ -267,7 +270,12 @@ def _choose_damaged_path(file: Path) -> Path:
     return next(path for name in names if not (path := file.with_name(name)).exists())
 
 
-def _list_given(directions: Mapping[str, Direction] | None, teacher: Mapping[str, Any] | None) -> dict[str, Any]:
+def _list_given(
+    directions: Mapping[str, Direction] | None,
+    teacher: Mapping[str, Any] | None,
+    parameter_groups: Sequence[Mapping[str, Any]],
+) -> dict[str, Any]:
     """Return the entries of a status that only some runs have."""
-    entries = {"directions": directions, "teacher": teacher}
-    return {name: dict(value) for name, value in entries.items() if value}
+    groups = [dict(group) for group in parameter_groups]
+    entries = {"directions": dict(directions or {}), "teacher": dict(teacher or {}), "parameter_groups": groups}
+    return {name: value for name, value in entries.items() if value}

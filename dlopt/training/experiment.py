@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal, NamedTuple
@@ -188,6 +188,8 @@ class Experiment:
     others      components of groups without a field here, by group
     pixel_scale the preprocessing of pixels, if an augmentation needs to undo it
     teacher     guides the network, if there is a distillation
+    parameter_groups    of each parameter group its name, its weights, how many of them are frozen, and the least and
+                        the largest factor of the learning rate and of weight decay of the others
     """
 
     settings: Settings
@@ -216,6 +218,7 @@ class Experiment:
     others: Mapping[str, Any] = field(default_factory=dict)
     pixel_scale: PixelScale | None = None
     teacher: Teacher | None = None
+    parameter_groups: Sequence[Mapping[str, Any]] = ()
 
     def get_component(self, group: str) -> Any:
         """Return the component of a group, or components by their keys; None if the run has none."""
@@ -223,9 +226,13 @@ class Experiment:
 
     def describe_run(self) -> dict[str, Any]:
         """Return what the status of its run records, as arguments of RunWriter.create."""
-        teacher = None if self.teacher is None else self.teacher.record
-        described = {"device": self.settings.device, "threads": self.threads, "directions": self.loss.directions}
-        return {**described, "teacher": teacher}
+        return {
+            "device": self.settings.device,
+            "threads": self.threads,
+            "directions": self.loss.directions,
+            "teacher": None if self.teacher is None else self.teacher.record,
+            "parameter_groups": self.parameter_groups,
+        }
 
     @property
     def objective(self) -> str:

@@ -311,7 +311,7 @@ def test_custom_components(here, capsys):
     folder.mkdir(parents=True)
     (folder / "sign.yaml").write_text("# signs\n# me\n_target_: mine.Sign\nlr: 0.02\n")
     assert main(["train", *BLOBS, "--config-dir", "options", "optimizer=sign"]) == 0
-    assert find_run().config()["optimizer"] == {"_target_": "mine.Sign", "lr": 0.02}
+    assert find_run().config()["optimizer"] == {"_target_": "mine.Sign", "lr": 0.02, "groups": {}}
     assert main(["train", *BLOBS, "--config-dir", "options", "optimizer=sgn"]) == 2
     assert "did you mean sign" in capsys.readouterr().err
 

@@ -1,5 +1,6 @@
 """The catalogue as Markdown pages: complete and correctly escaped."""
 
+import dataclasses
 import re
 
 import pytest
@@ -9,6 +10,7 @@ from omegaconf import OmegaConf
 from dlopt.cli import docs, main
 from dlopt.config.compose import groups
 from dlopt.config.compose.static_config import StaticConfig
+from dlopt.config.parameter_groups import ParameterGroup
 from dlopt.config.schema import option_docs
 
 OPTIONS = [(group, name) for group in groups.list_all_groups() for name in groups.list_option_names(group)]
@@ -63,6 +65,7 @@ def test_the_page_and_the_list_of_settings_document_every_key_outside_the_groups
     }
     names = [f"{key}.{name}" if name else key
              for key, value in outside.items() for name in (value if isinstance(value, dict) else [""])]  # fmt: skip
+    names += [f"optimizer.groups.NAME.{field.name}" for field in dataclasses.fields(ParameterGroup)]
     keys = {key.name: key for option in option_docs.load_settings() for key in option.keys}
     assert sorted(keys) == sorted(names)
     assert all(key.range and key.meaning for key in keys.values())

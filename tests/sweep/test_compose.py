@@ -147,7 +147,7 @@ def test_user_defined_options(tmp_path):
     runs = ([f"optimizer={o}", f"optimizer.lr={x}"] for o in ("own", "sgd") for x in (1, 2))
     jobs = assert_as_hydra(load(tmp_path), *runs)
     assert jobs[1].config["optimizer"] == {
-        "_target_": "mine.Sign", "lr": 2, "size": 100, "typed": "optimizer.lr=2,optimizer=own"
+        "_target_": "mine.Sign", "lr": 2, "size": 100, "typed": "optimizer.lr=2,optimizer=own", "groups": {}
     }  # fmt: skip
     assert jobs[1].choices["optimizer"] == "own"
 

@@ -19,6 +19,7 @@ from dlopt.config.problems import describe_failure
 from dlopt.errors import did_you_mean
 from dlopt.formatting import format_duration, format_override, split_names
 from dlopt.report.curves import Panel, list_diagnostics, make_run_panels, select_panels
+from dlopt.report.parameter_groups import format_parameter_groups
 from dlopt.report.summary import make_summary_table
 from dlopt.rundir.directory import RunDirectory
 from dlopt.rundir.display import display_path, make_report_path
@@ -206,6 +207,8 @@ def _print_run(run: RunDirectory, names: Sequence[str], *, everything: bool) -> 
     title = "settings:" if everything else "not the defaults:" if settings else "every setting is the default"
     pairs = "  ".join(f"{key}={format_override(value)}" for key, value in settings.items())
     console.print(f"\n{title} {pairs}".rstrip())
+    if groups := run.status.get("parameter_groups"):
+        console.print("\n".join(["", "parameter groups:", *(f"  {line}" for line in format_parameter_groups(groups))]))
 
     if None in lines:
         damage = f"{lines.count(None)} of {len(lines)} lines cannot be read"

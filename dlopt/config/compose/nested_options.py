@@ -17,6 +17,10 @@ from dlopt.config.compose import groups
 
 SCHEDULES = "schedules"
 """The key below which each name is a hyperparameter with its own schedule."""
+PARAMETER_GROUPS = "optimizer.groups"
+"""The key below which each name is a group of parameters: optimizer.groups.bias.lr=2 becomes ++optimizer.groups..."""
+PARAMETER_KINDS = ("all", "weight", "bias", "norm", "linear", "conv", "recurrent", "embedding", "pretrained")
+"""The words that stand for a kind of parameters in a group, instead of a pattern of their names."""
 
 
 def load_nested_defaults(file: Path) -> dict[str, tuple[str, str]]:
@@ -74,6 +78,8 @@ def get_key(override: str) -> str:
 def to_hydra(argument: str, folders: Iterable[Path] = (groups.CONF,)) -> str:
     """Return an override in Hydra's form: schedule.then=cosine becomes schedule@schedule.then=cosine."""
     key, equals, value = argument.partition("=")
+    if equals and (key == PARAMETER_GROUPS or key.startswith(f"{PARAMETER_GROUPS}.")):
+        return f"++{argument}"
     group, _, path = key.partition(".")
     if equals and not path and _needs_plus(group, folders):
         return f"+{argument}"
@@ -104,6 +110,7 @@ def _default_groups() -> frozenset[str]:
 def from_hydra(argument: str) -> str:
     """Return the short form of an override: schedule@schedule.then=cosine becomes schedule.then=cosine."""
     key, equals, value = argument.partition("=")
+    key = key.removeprefix("++") if key.startswith(f"++{PARAMETER_GROUPS}") else key
     return key.rpartition("@")[2] + equals + value
 
 

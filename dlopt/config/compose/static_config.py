@@ -12,12 +12,14 @@ from pathlib import Path
 from typing import Any
 
 from dlopt.config.compose import groups as compose_groups
-from dlopt.config.compose.nested_options import SCHEDULES, parse_nested_defaults
+from dlopt.config.compose.nested_options import PARAMETER_GROUPS, PARAMETER_KINDS, SCHEDULES, parse_nested_defaults
 from dlopt.formatting import format_override, split_outside_brackets
 from dlopt.storage import regular_file, safe_read
 
 SETTINGS_TARGET = "dlopt.training.experiment.Settings"
 """The dataclass of the settings that belong to no group."""
+PARAMETER_GROUP_TARGET = "dlopt.config.parameter_groups.ParameterGroup"
+"""The dataclass of a parameter group."""
 
 
 class StaticConfig:
@@ -99,6 +101,8 @@ class StaticConfig:
             return dict(flatten({top: self.primary.get(top, {})})) | self._sweep_keys()
         if top == SCHEDULES:
             return self._schedule_keys()
+        if top == PARAMETER_GROUPS:
+            return self._parameter_group_keys()
         if top not in self.list_groups():
             keys = dict(flatten({k: v for k, v in self.primary.items() if k not in ("defaults", "hydra")}))
         else:
@@ -141,6 +145,15 @@ class StaticConfig:
                 nested = self._nested_options("schedule", option)
                 keys |= {f"{key}.{name}": default for name, (_, default) in nested.items()}
         return keys
+
+    def _parameter_group_keys(self) -> dict[str, Any]:
+        """Return the keys of a parameter group of each kind, and of the typed groups."""
+        from dlopt.config.schema.static_hints import read_fields
+
+        prefix = f"{PARAMETER_GROUPS}."
+        typed = [key.removeprefix(prefix).partition(".")[0] for key in self.overrides if key.startswith(prefix)]
+        names = [name for name in dict.fromkeys([*typed, *PARAMETER_KINDS]) if name]
+        return {f"{prefix}{name}.{key}": None for name in names for key in read_fields(PARAMETER_GROUP_TARGET)}
 
     def _option_keys(self, top: str, option: str) -> Iterator[tuple[str, Any]]:
         """Yield the keys of an option, and of the options inside it."""
@@ -195,6 +208,8 @@ class StaticConfig:
         for group, common in compose_groups.SWEEP_GROUPS.items():
             if key.startswith(f"{to_key_prefix(group)}."):
                 return common, key.removeprefix(f"{to_key_prefix(group)}.").split(".")
+        if key.startswith(f"{PARAMETER_GROUPS}."):
+            return PARAMETER_GROUP_TARGET, [key.rpartition(".")[2]]
         node, _, name = key.rpartition(".")
         names = [name]
         while node:

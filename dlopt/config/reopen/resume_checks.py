@@ -14,7 +14,7 @@ from dlopt.base.group import declared_groups
 from dlopt.base.layout import Layout
 from dlopt.base.schedule import Schedule, TrainingTime
 from dlopt.config.compose import groups
-from dlopt.config.compose.nested_options import SCHEDULES, from_hydra
+from dlopt.config.compose.nested_options import PARAMETER_GROUPS, SCHEDULES, from_hydra
 from dlopt.config.compose.static_config import flatten
 from dlopt.config.problems import ConfigError, Problems, format_error
 from dlopt.config.reopen import load_run
@@ -51,6 +51,7 @@ def merge_overrides(config: DictConfig, arguments: Sequence[str]) -> DictConfig:
     for argument in arguments:
         key, equals, _ = from_hydra(argument).partition("=")
         top = key.partition(".")[0]
+        is_of_group = f"{key}.".startswith(f"{PARAMETER_GROUPS}.")
         if argument.startswith("-") or not equals:
             problems.add(argument, "does not go with resume, which takes KEY=VALUE")
         elif key.startswith(("+", "~")):
@@ -60,7 +61,11 @@ def merge_overrides(config: DictConfig, arguments: Sequence[str]) -> DictConfig:
         elif top not in CHANGEABLE_KEYS and top in config:
             changeable = ", ".join(_list_changeable(config))
             problems.add(key, f"cannot change in a resumed run; start a new one (may change: {changeable})")
-        elif OmegaConf.select(config, key, default="???", throw_on_missing=False) == "???":
+        elif is_of_group and (key == PARAMETER_GROUPS or key.endswith((".match", ".frozen"))):
+            problems.add(
+                key, "cannot change in a resumed run: the weights of a group are fixed; its factors may change"
+            )
+        elif not is_of_group and OmegaConf.select(config, key, default="???", throw_on_missing=False) == "???":
             parent = OmegaConf.select(config, key.rpartition(".")[0]) if "." in key else config
             names = [str(k) for k in parent if not str(k).startswith("_")] if OmegaConf.is_dict(parent) else []
             unknown = f"there is no such key{did_you_mean(key.rpartition('.')[2], names)}"
@@ -76,11 +81,12 @@ def merge_overrides(config: DictConfig, arguments: Sequence[str]) -> DictConfig:
 
 def _list_changeable(config: DictConfig) -> list[str]:
     """Return what may change when a run of this configuration resumes; KEY.* are the keys below KEY, if it has any."""
-    nodes = {key: config[key] for key in CHANGEABLE_KEYS if key in config}
+    plain: Any = OmegaConf.to_container(config)
+    nodes = {key: plain[key] for key in CHANGEABLE_KEYS if key in config}
     return [
-        f"{key}.*" if OmegaConf.is_dict(node) else key
+        f"{key}.*" if isinstance(node, dict) else key
         for key, node in nodes.items()
-        if not OmegaConf.is_dict(node) or any(not str(name).startswith("_") for name in node)
+        if not isinstance(node, dict) or any(not name.startswith("_") for name, _ in flatten(node))
     ]
 
 

@@ -11,7 +11,7 @@ from itertools import takewhile
 from typing import Any
 
 from dlopt.config.compose import groups
-from dlopt.config.compose.nested_options import SCHEDULES, parse_nested_defaults
+from dlopt.config.compose.nested_options import PARAMETER_GROUPS, SCHEDULES, parse_nested_defaults
 from dlopt.config.compose.static_config import StaticConfig, parse_group_overrides, to_key_prefix
 from dlopt.config.problems import Problems
 from dlopt.config.schema import targets
@@ -112,6 +112,7 @@ SCHEDULES_PARAGRAPHS = (
 
 def load_settings() -> list[Option]:
     """Return the keys outside the groups as options: first those at the top, then each node with its own keys."""
+    from dlopt.config.parameter_groups import ParameterGroup
     from dlopt.training.experiment import Settings
 
     content = StaticConfig({}).primary
@@ -128,7 +129,10 @@ def load_settings() -> list[Option]:
     top = make("run", Settings, {name: content[name] for name in names}, "")
     summary = "Schedules of other hyperparameters than the learning rate."
     schedules = Option(groups.SETTINGS, SCHEDULES, summary, "-", SCHEDULES_PARAGRAPHS, (), ())
-    return [top, *(make(name, cls, content[name], name) for name, cls in nodes.items()), schedules]
+    others = [make(name, cls, content[name], name) for name, cls in nodes.items()]
+    keys = {field.name: None for field in dataclasses.fields(ParameterGroup)}
+    groups_of_parameters = make(PARAMETER_GROUPS, ParameterGroup, keys, f"{PARAMETER_GROUPS}.NAME")
+    return [top, *others, schedules, groups_of_parameters]
 
 
 def _iter_keys(target: Any, node: Mapping[str, Any], prefix: str) -> Iterator[OptionKey]:

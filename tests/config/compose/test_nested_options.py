@@ -15,6 +15,8 @@ CONVERTED = {
     "schedules.dropout.p=cosine,step": "+schedule@schedules.dropout.p=cosine,step",
     "schedules.gradient_noise.gamma=cosine": "+schedule@schedules.gradient_noise.gamma=cosine",
     "schedules.momentum.then=cosine": "schedule@schedules.momentum.then=cosine",
+    "optimizer.groups.bias.lr=0.1,1": "++optimizer.groups.bias.lr=0.1,1",
+    "optimizer.groups={a.*: {lr: 2}}": "++optimizer.groups={a.*: {lr: 2}}",
 }
 UNCHANGED = [
     "schedule=warmup",

@@ -238,6 +238,15 @@ def test_every_key_that_a_refusal_offers_can_change(overrides):
         merge_overrides(config, [f"{k}={format_override(OmegaConf.select(config, k))}" for k in keys])
 
 
+def test_factors_of_parameter_groups_may_change_and_their_weights_may_not():
+    keys = ("optimizer.groups.bias.lr=2", "optimizer.groups.new.decay=0.5")
+    config = merge_overrides(make_config(), keys)
+    assert all(OmegaConf.select(config, key) == float(value) for key, _, value in (k.partition("=") for k in keys))
+    for argument in ("optimizer.groups.bias.frozen=true", "optimizer.groups.new.match=bias", "optimizer.groups={}"):
+        with pytest.raises(ConfigError, match="its factors may change"):
+            merge_overrides(make_config(), [argument])
+
+
 @pytest.mark.parametrize("argument", [
     "seed=1", "batch_size=8", "data.count=3", "validation.fraction=0.5", "precision=float64", "objective=val/error",
     "arch.widths=[4]", "name=x", "averaging=none", "loss=mse",
