@@ -10,6 +10,7 @@ import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from fnmatch import fnmatchcase
 from functools import cached_property
 from typing import Any, Literal, NamedTuple
 
@@ -243,6 +244,11 @@ def map_tied_names(model: nn.Module) -> dict[str, str]:
     """Map every name of every parameter to its first name: tied parameters have several names."""
     first = {id(p): name for name, p in model.named_parameters()}
     return {name: first[id(p)] for name, p in model.named_parameters(remove_duplicate=False)}
+
+
+def matches(name: str, pattern: str) -> bool:
+    """Return whether a pattern, as of a shell, matches the name of a parameter or of a module around it."""
+    return fnmatchcase(name, pattern) or fnmatchcase(name, f"{pattern}.*")
 
 
 def number_layers(model: nn.Module) -> dict[str, int]:

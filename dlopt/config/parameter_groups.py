@@ -10,13 +10,12 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
-from fnmatch import fnmatchcase
 from typing import Annotated, Any, NamedTuple
 
 from torch import Tensor, nn
 
 from dlopt.base import dotted_fields
-from dlopt.base.layout import Factors, Layout, classify_parameter, map_tied_names, number_layers, set_factors
+from dlopt.base.layout import Factors, Layout, classify_parameter, map_tied_names, matches, number_layers, set_factors
 from dlopt.base.network import freeze
 from dlopt.base.optimizer import Optimizer
 from dlopt.base.regularization import Regularization
@@ -100,7 +99,7 @@ class Tensors(NamedTuple):
         """Return the names that a pattern matches."""
         if pattern in PARAMETER_KINDS:
             return {name for name, kinds in self.kinds.items() if pattern in kinds}
-        return {name for name in self.kinds if fnmatchcase(name, pattern) or fnmatchcase(name, f"{pattern}.*")}
+        return {name for name in self.kinds if matches(name, pattern)}
 
 
 @dataclass(frozen=True)
@@ -203,10 +202,9 @@ def _select_members(name: str, group: ParameterGroup, tensors: Tensors, problems
         members |= found
         if found & tensors.tied.keys():
             continue
-        if pattern == "pretrained":
-            problems.add(key, "no parameter is pretrained; type init=pretrained init.run=RUN")
-        elif pattern in PARAMETER_KINDS:
-            problems.notices.append(f"{key}: the network has no parameter of kind {pattern}")
+        if pattern in PARAMETER_KINDS:
+            remedy = "; init=pretrained copies them" if pattern == "pretrained" else ""
+            problems.notices.append(f"{key}: the network has no parameter of kind {pattern}{remedy}")
         else:
             known = list(dict.fromkeys([*tensors.tied, *_list_modules(tensors.tied)]))
             place = key if group.match is None else f"{key}.match"

@@ -79,16 +79,43 @@ def load(file: Path, *, links: bool = True) -> dict[str, Any]:
     links: whether the file may be a symbolic link.
     Raises UnreadableCheckpoint, and OSError if there is no such file.
     """
+    return _parse(_read(file, links=links))
+
+
+def load_any(file: Path) -> dict[str, Any]:
+    """Return the content of a checkpoint, or the tensors of a safetensors file that another program has written.
+
+    Raises UnreadableCheckpoint, and OSError if there is no such file.
+    """
     from safetensors import SafetensorError
     from safetensors.torch import load as parse
 
+    data = _read(file, links=True)
+    try:
+        header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
+        if "content" not in header.get("__metadata__", {}):
+            return parse(data)
+    except (SafetensorError, RecursionError, ValueError, AttributeError, TypeError) as error:
+        raise UnreadableCheckpoint(f"it is damaged, or not a safetensors file ({get_first_line(error)})") from error
+    return _parse(data)
+
+
+def _read(file: Path, *, links: bool) -> bytes:
+    """Return the bytes of a file that fits into the available memory twice."""
     with regular_file.open_regular_file(file, links=links) as stream:
         size = regular_file.file_size(stream)
         try:
             memory.check(2 * size)  # the bytes of the file and the tensors
         except memory.NotEnoughMemoryError as error:
             raise UnreadableCheckpoint(str(error)) from error
-        data = stream.read(size)
+        return stream.read(size)
+
+
+def _parse(data: bytes) -> dict[str, Any]:
+    """Return the content of a checkpoint from its bytes."""
+    from safetensors import SafetensorError
+    from safetensors.torch import load as parse
+
     try:
         metadata = _read_metadata(data)
         content = _decode(json.loads(metadata["content"]), parse(data), 0)

@@ -316,7 +316,6 @@ WRONG = {
     "an unknown key": (["bias.lrr=1"], "bias.lrr", "did you mean lr?"),
     "nothing stated": (["a.match=bias"], "a", "lr, decay, frozen or layer_decay"),
     "everything frozen": (["all.frozen=true"], "", "nothing to train"),
-    "nothing copied": (["pretrained.lr=0.1"], "pretrained", "init=pretrained"),
     "a value in place of keys": (["bias=2"], "bias", "optimizer.groups.bias.lr=2"),
 }
 

@@ -1,8 +1,10 @@
 """The weights of another run: which are copied, which are trained, and resuming without that run."""
 
 import shutil
+from collections import OrderedDict
 
 import pytest
+import safetensors.torch
 import torch
 from helpers import DEVICE, assert_refused, build_experiment, interrupt_run, load_weights, resume_run, train_runs
 
@@ -121,8 +123,13 @@ WRONG = {
     "a file of another kind": (["init.run=pyproject.toml"], "init.run", "cannot be read"),
     "too many layers": (["init.layers=4"], "init.layers", "at most 3"),
     "everything frozen": (["init.frozen=true"], "init.frozen", "nothing to train"),
-    "another width": (["arch.widths=[7,5]"], "init.run", "hidden.3.weight, of shape (5, 7), has shape (6, 7) there; take the same network, or fewer"),
-    "another depth": (["arch.widths=[7,6,6]"], "init.run", "hidden.6.weight, of shape (6, 6), lacks it"),
+    "another width": (["arch.widths=[7,5]"], "init.run", "hidden.3.weight, of shape (5, 7) here, is (6, 7) there; hidden.3.bias, of shape (5,) here, is (6,) there; hidden.4"),
+    "another width of the output": (["arch.widths=[7,5]"], "init.run", "output.weight, of shape (3, 5) here, is (3, 6) there; take the same network, fewer layers (init.layers), or init.match"),
+    "another depth": (["arch.widths=[7,6,6]"], "init.run", "hidden.6.weight, of shape (6, 6) here, is missing there"),
+    "a shallower one": (["arch.widths=[7]"], "init.run", "output.weight, of shape (3, 7) here, is (3, 6) there; others there: hidden.3.weight (6, 7), hidden.3.bias (6,)"),
+    "a pattern that matches nothing": (["init.match=hiden"], "init.match", "hiden matches no parameter"),
+    "no pattern": (["init.match=[]"], "init.match", "names no pattern"),
+    "a part of another shape": (["init.match=[hidden.1,output]", "arch.widths=[7,5]"], "init.run", "output.weight, of shape (3, 5) here, is (3, 6) there"),
     "a default that needs data": (["init@init.default=lsuv"], "init.default", "such as he"),
 }  # fmt: skip
 
@@ -143,9 +150,9 @@ def test_layers_after_the_copied_ones_may_differ(source):
 
 
 def test_a_default_that_needs_the_whole_network_is_refused():
-    Pretrained("x", None, False, He(2**0.5))
-    Pretrained("x", None, False, KeepModuleInit())
-    assert_refused(lambda: Pretrained("x", None, False, Lsuv(0.1, 1)), "default", "Lsuv")
+    Pretrained("x", None, None, False, He(2**0.5))
+    Pretrained("x", None, None, False, KeepModuleInit())
+    assert_refused(lambda: Pretrained("x", None, None, False, Lsuv(0.1, 1)), "default", "Lsuv")
 
 
 def test_frozen_normalizations_take_mini_batches_of_one_example(source):
@@ -153,3 +160,41 @@ def test_frozen_normalizations_take_mini_batches_of_one_example(source):
     build_experiment(*keys, "init.frozen=true")
     with pytest.raises(ConfigError, match="normalize"):
         build_experiment(*keys, "init.frozen=false")
+
+
+@pytest.mark.parametrize(("match", "layers"), [("hidden.[01]", "null"), ("[hidden.0,hidden.1]", "2"), ("hidden", "1")])
+def test_only_parameters_that_match_are_copied(source, match, layers):
+    experiment = build_experiment(*copying(source, f"init.match='{match}'" if "," not in match else f"init.match={match}", f"init.layers={layers}", "arch.widths=[7,9]"))  # fmt: skip
+    own, other = get_state_dict(experiment), source.load("best")["model"]
+    assert all(torch.equal(own[name].cpu(), other[name]) for name in FIRST)
+    assert own["hidden.3.weight"].shape == (9, 7)
+
+
+def test_copied_layers_learn_at_a_rate_of_their_own(source):
+    rate = ("+optimizer.groups.pretrained.lr=0.1", "+optimizer.groups.pretrained.layer_decay=0.5")
+    experiment = build_experiment(*copying(source, "init.layers=2", *rate))
+    rates = {p.name: p.factors.lr for p in TrainState([experiment]).layout}
+    expected = {"hidden.0": 0.025, "hidden.1": 0.025, "hidden.3": 0.05, "hidden.4": 0.05, "output": 1.0}
+    assert rates == {name: pytest.approx(expected[name.rpartition(".")[0]]) for name in rates}
+
+
+@pytest.mark.parametrize("form", ["safetensors", "pt", "wrapped.pt"])
+def test_the_weights_can_be_a_state_dict_of_torch(source, tmp_path, form):
+    state = source.load("best")["model"]
+    file = tmp_path / f"net.{form}"
+    if form == "safetensors":
+        safetensors.torch.save_file(state, file)
+    else:
+        torch.save({"epoch": 3, "state_dict": state} if "wrapped" in form else OrderedDict(state), file)
+    one = build_experiment(*NET, *DATA, "init=pretrained", f"init.run={file}")
+    assert torch.equal(one.w, build_experiment(*copying(source)).w)
+
+
+def test_files_without_a_state_dict_are_refused(tmp_path):
+    for name, content in {"numbers.pt": {"lr": 0.1}, "list.pt": [torch.zeros(2)]}.items():
+        torch.save(content, tmp_path / name)
+        with pytest.raises(ConfigError, match="neither a checkpoint of a run nor a state dict"):
+            build_experiment(*NET, *DATA, "init=pretrained", f"init.run={tmp_path / name}")
+    (tmp_path / "broken.safetensors").write_bytes(b"\x08" + bytes(7) + b"[1, 2]  ")
+    with pytest.raises(ConfigError, match="not a safetensors file"):
+        build_experiment(*NET, *DATA, "init=pretrained", f"init.run={tmp_path / 'broken.safetensors'}")

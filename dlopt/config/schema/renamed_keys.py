@@ -67,6 +67,7 @@ ADDED_KEYS: dict[str, dict[str, Any]] = {
     "dlopt.init.he_uniform.HeUniform": {"gain": 1.4142135623730951},
     "dlopt.init.lecun_normal.LecunNormal": {"gain": 1.0},
     "dlopt.init.variance_scaling.VarianceScaling": {"mode": "fan_in", "distribution": "normal"},
+    "dlopt.init.pretrained.Pretrained": {"match": None},
     "dlopt.loss.cross_entropy.CrossEntropy": {"class_weights": None},
     "dlopt.loss.hinge.Hinge": {"class_weights": None},
     "dlopt.loss.nll.NegativeLogLikelihood": {"class_weights": None},
