@@ -25,6 +25,7 @@ class ObjectiveOracle(Protocol):
     def gauss_newton_product(self, w: Tensor, v: Tensor) -> Tensor: ...
     def hessian(self, w: Tensor) -> Tensor: ...
     def kronecker_factors(self, w: Tensor, *, sampled: bool) -> list[tuple[Tensor, Tensor]]: ...
+    def gauss_newton_diagonal(self, w: Tensor) -> Tensor: ...
     def activations(self, w: Tensor) -> dict[str, Tensor]: ...
     def random_key(self, name: str) -> Key: ...
 
@@ -71,11 +72,15 @@ class Optimizer:
     An optimizer that compares gradients with values or Hessian products, such as a line search, sets
     needs_true_gradient = True: then clipping and gradient noise are refused. One that uses second derivatives sets
     uses_curvature = True: then a network with kinks, such as those of ReLU, gets a notice. Both are refused with
-    precision=bfloat16. One that asks for Kronecker factors of sampled targets sets samples_targets = True: then losses
-    without `sample_targets` are refused. One whose step reads numbers from the device, such as to end an iteration
-    early, sets decides_on_host = True. One that has a field lr, and whose steps are not lr times a direction that lr
-    does not change, such as one that averages its iterates, sets scales_with_lr = False: then parameter groups cannot
-    have learning rates of their own.
+    precision=bfloat16. One whose step reads numbers from the device, such as to end an iteration early, sets
+    decides_on_host = True. One whose lr is a factor of a step size that it estimates sets estimates_lr = True: then
+    regularizations that shrink weights in proportion to lr are refused. One that has a field lr, and whose steps are
+    not lr times a direction that lr does not change, such as one that averages its iterates, sets scales_with_lr =
+    False: then parameter groups cannot have learning rates of their own.
+
+    One that asks for gauss_newton_diagonal, or for Kronecker factors of sampled targets, sets samples_targets = True:
+    then losses without `sample_targets` are refused. without_sampling is the choice that needs no such targets, if
+    there is one: ("fisher", "empirical").
 
     `step` owns the w and the state that it gets and may overwrite both: at 1.9 million weights a second copy of w costs
     3% of a step on a CPU. The caller keeps a copy of the previous iterate if it is needed.
@@ -87,6 +92,8 @@ class Optimizer:
     decides_on_host: ClassVar[bool] = False
     scales_with_lr: ClassVar[bool] = True
     samples_targets: ClassVar[bool] = False
+    without_sampling: ClassVar[tuple[str, str] | None] = None
+    estimates_lr: ClassVar[bool] = False
 
     def init(self, w: Tensor, layout: Layout) -> Any:
         """Return the state before the first step: a NamedTuple of tensors and states inside it, or () for no state.

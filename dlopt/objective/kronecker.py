@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -12,12 +11,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.func import grad
 
-from dlopt import prng
 from dlopt.base.layout import AffineLayer
-from dlopt.base.loss import Loss
-from dlopt.objective.auxiliary import add_losses
 from dlopt.objective.micro_batches import Evaluation, Share, Targets
 from dlopt.objective.problem import Problem
+from dlopt.objective.sampled_targets import compute_sampled_loss, make_sampling_key
 from dlopt.prng import Key
 
 
@@ -51,13 +48,13 @@ def compute_factors(
     z, statistics = evaluate(record)
     targets = problem.targets(rules, y)
     _, evaluation = problem.evaluate(loss, z, targets, statistics)
-    fisher_key = prng.fold_in(prng.fold_in(key, "fisher"), share.part)
+    fisher_key = make_sampling_key(key, share)
 
     def value(shifts: Sequence[Tensor]) -> Tensor:
         left = iter(shifts)
         outputs, _ = evaluate(lambda i, a, s: s + next(left))
         if sampled:
-            return _compute_sampled_loss(problem, loss, outputs, z, fisher_key)
+            return compute_sampled_loss(problem, loss, outputs, z, fisher_key)
         return problem.evaluate(loss, outputs, targets, {})[0]
 
     slopes = grad(value)([torch.zeros_like(s) for s in outputs])
@@ -73,19 +70,6 @@ def compute_factors(
         factors.append(_sum_products(a, inputs, w) * fraction)
         factors.append(_sum_products(g, units, w) * (fraction * len(x) ** 2 / max(positions, 1)))
     return *factors, evaluation
-
-
-def _compute_sampled_loss(problem: Problem, loss: Loss, outputs: Tensor, drawn_from: Tensor, key: Key) -> Tensor:
-    """Return the loss with targets drawn from the model with the outputs `drawn_from`.
-
-    Each auxiliary output has targets of its own. So its gradients are independent of those of the others, and add
-    auxiliary_weight times its own Fisher information if they are scaled by the root of auxiliary_weight.
-    """
-    losses: list[Tensor] = []
-    for k, (head, source) in enumerate(zip(*map(problem.split_heads, (outputs, drawn_from)), strict=True)):
-        losses.append(loss.mean(head, loss.sample_targets(source, prng.fold_in(key, k) if k else key)))
-    weight = problem.auxiliary_weight
-    return add_losses(losses, None if weight is None else math.sqrt(weight))
 
 
 @contextmanager

@@ -37,6 +37,7 @@ from dlopt.objective.micro_batches import (
     split_batch,
 )
 from dlopt.objective.problem import Problem
+from dlopt.objective.sampled_targets import compute_sampled_gradient
 from dlopt.objective.second_derivatives import second_derivatives
 from dlopt.prng import Key
 
@@ -212,6 +213,19 @@ class MiniBatchObjective:
         compute = partial(compute_factors, self.problem, sampled)
         factors = self._add_terms(lambda w, batch: self._map(partial(compute, batch.share), w, batch), w)
         return list(zip(factors[::2], factors[1::2], strict=True))
+
+    def gauss_newton_diagonal(self, w: Tensor) -> Tensor:
+        """Return an unbiased estimate, (..., P), of the diagonal of the Gauss-Newton matrix J' H_L J of the loss.
+
+            B g * g,   g: gradient of the mean loss of B examples, for targets drawn by `Loss.sample_targets`
+
+        Penalties are left out. The estimate is never negative, and costs about a gradient.
+
+        Source: Liu, Li, Hall, Liang and Ma 2023, algorithm 2 (Gauss-Newton-Bartlett).
+        """
+        compute = partial(compute_sampled_gradient, self.problem)
+        (g,) = self._add_terms(lambda w, batch: self._map(partial(compute, batch.share), w, batch), w)
+        return g.square().mul_(self.batch_size)
 
     def activations(self, w: Tensor) -> dict[str, Tensor]:
         """Return the outputs of each activation of the network at w, in training: name -> (..., B, features, ...).

@@ -40,6 +40,9 @@ class PerturbedObjective:
     def kronecker_factors(self, w: Tensor, *, sampled: bool) -> list[tuple[Tensor, Tensor]]:
         return self.objective.kronecker_factors(self.perturb(w), sampled=sampled)
 
+    def gauss_newton_diagonal(self, w: Tensor) -> Tensor:
+        return self.objective.gauss_newton_diagonal(self.perturb(w))
+
     def activations(self, w: Tensor) -> dict[str, Tensor]:
         return self.objective.activations(self.perturb(w))
 

@@ -38,6 +38,15 @@ class WrappedOptimizer(Optimizer):
     def samples_targets(self) -> bool:  # type: ignore[override]
         return self.base_optimizer.samples_targets
 
+    @property
+    def without_sampling(self) -> tuple[str, str] | None:  # type: ignore[override]
+        inner = self.base_optimizer.without_sampling
+        return None if inner is None else (f"base_optimizer.{inner[0]}", inner[1])
+
+    @property
+    def estimates_lr(self) -> bool:  # type: ignore[override]
+        return self.base_optimizer.estimates_lr
+
     def init(self, w: Tensor, layout: Layout) -> Any:
         return self.base_optimizer.init(w, layout)
 

@@ -33,7 +33,7 @@ class ASAM(WrappedOptimizer):
     eta              lower limit of T, in the units of w, so that a weight of zero is perturbed, too
     base_optimizer   the inner optimizer, with its own keys: optimizer.base_optimizer=adam
 
-    Source: Kwon, Kim, Park and Choi 2021, algorithm 1; eta as in section 5.
+    Source: Kwon, Kim, Park and Choi 2021, algorithm 1; defaults of the authors' code.
     """
 
     rho: Positive

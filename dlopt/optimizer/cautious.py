@@ -26,10 +26,10 @@ class Cautious(WrappedOptimizer):
     u is all of the step: with base_optimizer=adamw, a decay that goes against the gradient is masked, too.
     regularization=weight_decay is outside of the mask, as in the source.
 
-    Departures from the authors' code: it divides by the mean of each parameter's own mask, here as in the source by the
-    mean over all weights. It also masks a component whose gradient is zero, and counts it in the mean. Then a step gets
-    longer with each input and unit that a mini-batch leaves inactive: a hundred times for the words of an embedding. In
-    place of the lower limit of the code, 0.001, the paper adds 1 to the number of weights that agree.
+    Departures: the source also masks components whose gradient is zero, and counts them in the mean. Its steps get
+    longer with each input and unit that a mini-batch leaves inactive: a hundred times for the words of an embedding.
+    The authors' code divides each parameter by the mean of its own mask; the paper has all weights together, as here.
+    The paper adds 1 to the number of weights that agree; the lower limit of the mean, 0.001, is that of the code.
 
     base_optimizer   the inner optimizer, with its own keys: optimizer.base_optimizer=lion
 

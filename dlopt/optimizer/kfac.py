@@ -66,6 +66,7 @@ class KFAC(Optimizer):
     """
 
     needs_true_gradient = True
+    without_sampling = ("fisher", "empirical")
 
     lr: Positive
     momentum: Fraction

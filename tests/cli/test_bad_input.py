@@ -116,6 +116,10 @@ CASES = {
         ["schedule  … SAM has no learning rate … schedule=constant"],
     ),
     "a schedule beside a line search": ([*MINE, "optimizer=lbfgs", "schedule=cosine"], ["schedule  … LBFGS has no learning rate to change; use schedule=constant or optimizer.linesearch=fixed"]),
+    "weight decay beside an estimated rate": (
+        [*MINE, "optimizer=cautious", "optimizer.base_optimizer=prodigy", "regularization=weight_decay"],
+        ["regularization.weight_decay  … Cautious estimates it; use a penalty, such as l2, or optimizer.base_optimizer.weight_decay"],
+    ),
     "weight decay beside a line search": ([*MINE, "optimizer=lbfgs", "regularization=weight_decay"], ["regularization.weight_decay  … LBFGS has none; use a penalty, such as l2, or optimizer.linesearch=fixed"]),
     "a line search of its own": ([*MINE, "linesearch=armijo"], ["linesearch  is chosen inside an option that has one, as optimizer.linesearch=NAME"]),
     "a line search that does not exist": ([*MINE, "optimizer=lbfgs", "optimizer.linesearch=wolfe"], ["optimizer.linesearch … wolfe"]),

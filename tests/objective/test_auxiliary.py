@@ -18,7 +18,7 @@ from helpers import (
     resume_run,
     train_runs,
 )
-from objectives import CLASSES, KEYS, LANE_KEY, KeepWeights, ShiftedTargets, draw_data, draw_weights
+from objectives import CLASSES, KEYS, LANE_KEY, KeepWeights, ListedTargets, ShiftedTargets, draw_data, draw_weights
 from torch.func import functional_call, grad, jacrev
 
 from dlopt import prng
@@ -125,13 +125,6 @@ def test_the_fisher_information_of_one_example_is_the_product_of_its_factors():
         torch.testing.assert_close(torch.kron(b, a), torch.outer(flat, flat))
 
 
-class ListedTargets(CrossEntropy):
-    """Draws the targets of a list, in turn."""
-
-    def sample_targets(self, outputs, key):
-        return self.metrics.pop(0)
-
-
 def test_factors_of_sampled_targets_are_the_gauss_newton_matrix_in_the_mean():
     """Of one example and its first layer, over all targets of the three heads: exactly."""
     net, (x, y) = make_net(), draw_data()
@@ -139,13 +132,18 @@ def test_factors_of_sampled_targets_are_the_gauss_newton_matrix_in_the_mean():
     w = problem.bind(draw_weights(problem))
     probabilities = [z.softmax(-1)[0] for z in compute_heads(make_net(), w, x[:1])]
     layer = problem.layout.affine[0]
-    mean = 0.0
+    mean = diagonal = 0.0
     for drawn in itertools.product(range(CLASSES), repeat=3):
-        problem.loss.metrics.extend(torch.tensor([c]) for c in drawn)
-        a, g = MiniBatchObjective(problem, x[:1], y[:1], KEYS[0]).kronecker_factors(w, sampled=True)[0]
-        mean = mean + math.prod(p[c] for p, c in zip(probabilities, drawn, strict=True)) * torch.kron(g, a)
-    half = layer.join(compute_gauss_newton(make_net(), w, x[:1], y[:1])).flatten(1)
+        problem.loss.metrics.extend([torch.tensor([c]) for c in drawn] * 2)
+        objective = MiniBatchObjective(problem, x[:1], y[:1], KEYS[0])
+        a, g = objective.kronecker_factors(w, sampled=True)[0]
+        probability = math.prod(p[c] for p, c in zip(probabilities, drawn, strict=True))
+        mean = mean + probability * torch.kron(g, a)
+        diagonal = diagonal + probability * objective.gauss_newton_diagonal(w)
+    exact = compute_gauss_newton(make_net(), w, x[:1], y[:1])
+    half = layer.join(exact).flatten(1)
     torch.testing.assert_close(mean, layer.join(half.T).flatten(1).T)
+    torch.testing.assert_close(diagonal, exact.diagonal())
 
 
 def test_the_probe_of_inits_differentiates_the_losses_of_all_heads():

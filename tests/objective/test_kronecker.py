@@ -1,9 +1,11 @@
 """Kronecker factors against per-example sums by hand, in float64, and the distributions of sampled targets."""
 
+import itertools
+
 import pytest
 import torch
 import torch.nn.functional as F
-from objectives import DROPOUT, KEYS, LANE_KEY, B, KeepWeights, draw_data, make_problem
+from objectives import CLASSES, DROPOUT, KEYS, LANE_KEY, B, KeepWeights, ListedTargets, draw_data, make_problem
 from torch import nn
 
 from dlopt import prng
@@ -14,6 +16,7 @@ from dlopt.loss.mse import MeanSquaredError
 from dlopt.loss.nll import NegativeLogLikelihood
 from dlopt.objective.oracle import MiniBatchObjective
 from dlopt.objective.problem import Problem
+from dlopt.regularization.l2 import L2
 
 
 class Images(nn.Module):
@@ -95,6 +98,11 @@ def test_factors_are_sums_over_single_examples(arch, sampled):
         y = drawn
     layers = [problem.model.get_submodule(name) for name in names]
     torch.testing.assert_close(found, compute_by_hand(problem.model, layers, problem.loss, x, y))
+    if sampled:
+        value = problem.loss(problem.model(x), y)
+        g = torch.cat([p.flatten() for p in torch.autograd.grad(value, list(problem.model.parameters()))])
+        torch.testing.assert_close(objective.gauss_newton_diagonal(w), len(x) * g**2)
+        assert problem.evaluations == 2
 
 
 @pytest.mark.parametrize("sampled", [False, True])
@@ -103,11 +111,14 @@ def test_factors_of_lanes_equal_single_runs(arch, sampled):
     rules = (DROPOUT, KeepWeights())
     lanes, w = make_problem(arch, True, rules, lanes=3)
     x, y = draw_data(arch, lanes=3)
-    together = MiniBatchObjective(lanes, x, y, LANE_KEY).kronecker_factors(w, sampled=sampled)
+    common = MiniBatchObjective(lanes, x, y, LANE_KEY)
+    together, diagonals = common.kronecker_factors(w, sampled=sampled), common.gauss_newton_diagonal(w)
     for i in range(3):
         problem, at = make_problem(arch, True, rules, w=w[i])
-        alone = MiniBatchObjective(problem, x[i], y[i], KEYS[i]).kronecker_factors(at, sampled=sampled)
+        objective = MiniBatchObjective(problem, x[i], y[i], KEYS[i])
+        alone = objective.kronecker_factors(at, sampled=sampled)
         torch.testing.assert_close([(a[i], g[i]) for a, g in together], alone)
+        torch.testing.assert_close(diagonals[i], objective.gauss_newton_diagonal(at))
 
 
 @pytest.mark.parametrize("lanes", [None, 3])
@@ -118,6 +129,23 @@ def test_factors_of_micro_batches_are_those_of_the_batch(lanes):
         objective = MiniBatchObjective(problem, *draw_data("cnn", lanes), LANE_KEY if lanes else KEYS[0])
         found.append(objective.kronecker_factors(w, sampled=False))
     torch.testing.assert_close(*found)
+
+
+@pytest.mark.parametrize("size", [None, 1])
+def test_the_estimated_diagonal_is_that_of_the_gauss_newton_matrix_in_the_mean(size):
+    """Over all targets of two examples, together or as micro-batches: exactly. The penalty is not part of it."""
+    problem, w = make_problem(rules=(L2(0.3),), micro_batch_size=size)
+    x, y = (part[:2] for part in draw_data())
+    probabilities = problem.model(x).softmax(-1).detach()
+    problem.loss = ListedTargets([], None)
+    mean = 0.0
+    for drawn in itertools.product(range(CLASSES), repeat=2):
+        problem.loss.metrics.extend(torch.tensor(drawn).split(size or 2))
+        diagonal = MiniBatchObjective(problem, x, y, KEYS[0]).gauss_newton_diagonal(w)
+        mean = mean + probabilities[0, drawn[0]] * probabilities[1, drawn[1]] * diagonal
+    objective = MiniBatchObjective(Problem(problem.model, problem.loss), x, y, KEYS[0])
+    exact = [objective.gauss_newton_product(w, v)[i] for i, v in enumerate(torch.eye(len(w)).double())]
+    torch.testing.assert_close(mean, torch.stack(exact))
 
 
 def test_the_fisher_information_of_one_example_is_the_product_of_its_factors():

@@ -125,7 +125,9 @@ def test_what_has_no_factors_is_refused_before_the_run():
     assert_build_refused(lambda: build_blobs(*hinge), "optimizer.fisher", "use optimizer.fisher=empirical")
     assert build_blobs(*hinge, "optimizer.fisher=empirical")
     sam = ("optimizer=sam", "optimizer@optimizer.base_optimizer=kfac", "loss=hinge")
-    assert_build_refused(lambda: build_blobs(*sam), "optimizer.fisher", "Hinge has no distribution")
+    assert_build_refused(
+        lambda: build_blobs(*sam), "optimizer.base_optimizer.fisher", "use optimizer.base_optimizer.fisher=empirical"
+    )
     assert_build_refused(lambda: build_blobs("optimizer=kfac", "clip.norm=1"), "clip.norm", "changes gradients")
     with pytest.raises(ValueError, match="no linear layer"):
         kfac().check(torch.zeros(4), Problem(nn.BatchNorm1d(2), MeanSquaredError([])).layout)

@@ -119,7 +119,7 @@ def _check_per_step(components: Components, problems: Problems) -> None:
         problems.add("loss", f"{wrong}: define its method `losses`, or use another loss")
     if isinstance(optimizer, parts.Optimizer) and optimizer.samples_targets:
         wrong = f"{_get_name(optimizer)} draws a target for each example, and this data has one for each step"
-        problems.add("optimizer.fisher", f"{wrong}: use optimizer.fisher=empirical, or another optimizer")
+        _refuse_sampling(optimizer, wrong, "optimizer", problems)
 
 
 def check_without_data(
@@ -159,10 +159,16 @@ def check_optimizer_requirements(components: Components, settings: Settings | No
     name = _get_name(optimizer)
     changing = [f"clip.{key}" for key in settings.clip.limits] if settings else []
     for key, part in components.several["regularization"].items():
-        if part.needs_lr and dotted_fields.find_field(optimizer, "lr") is None:
-            wrong = f"shrinks weights in proportion to the learning rate, and {name} has none"
-            remedies = ["a penalty, such as l2", *suggest_fixed_step(optimizer)]
-            problems.add(f"regularization.{key}", f"{wrong}; use {', or '.join(remedies)}")
+        has_lr = dotted_fields.find_field(optimizer, "lr") is not None
+        if part.needs_lr and (not has_lr or optimizer.estimates_lr):
+            why = f"{name} {'estimates it' if has_lr else 'has none'}"
+            decay = dotted_fields.find_field(optimizer, "weight_decay") if has_lr else None
+            own = [f"optimizer.{decay}"] if decay else suggest_fixed_step(optimizer)
+            remedies = ", or ".join(["a penalty, such as l2", *own])
+            problems.add(
+                f"regularization.{key}",
+                f"shrinks weights in proportion to the learning rate, and {why}; use {remedies}",
+            )
         if parts.overrides(part, "gradient", parts.Regularization):
             changing.append(f"regularization.{key}")
     for key in changing if optimizer.needs_true_gradient else ():
@@ -198,7 +204,16 @@ def check_optimizer(components: Components, model: nn.Module, w: Tensor, device:
         wrong = f"{_get_name(optimizer)} draws targets from the network"
         weighted = " with weights" if parts.overrides(loss, "sample_targets", parts.Loss) else ""
         why = f"{type(loss).__name__}{weighted} has no distribution of targets"
-        problems.add("optimizer.fisher", f"{wrong}, and {why}: use optimizer.fisher=empirical, or another loss")
+        _refuse_sampling(optimizer, f"{wrong}, and {why}", "loss", problems)
+
+
+def _refuse_sampling(optimizer: parts.Optimizer, wrong: str, other: str, problems: Problems) -> None:
+    """Add the problem of an optimizer that cannot draw targets: suggest to do without them."""
+    if optimizer.without_sampling is None:
+        problems.add("optimizer", f"{wrong}: use another {other}")
+        return
+    field, value = optimizer.without_sampling
+    problems.add(f"optimizer.{field}", f"{wrong}: use optimizer.{field}={value}, or another {other}")
 
 
 def check_weights(

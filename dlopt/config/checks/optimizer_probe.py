@@ -41,6 +41,9 @@ class Bowl:
         sides = [layer.sides for layer in self.layout.affine]
         return [(torch.eye(a, dtype=w.dtype), torch.eye(g, dtype=w.dtype)) for a, g in sides]
 
+    def gauss_newton_diagonal(self, w: Tensor) -> Tensor:
+        return torch.ones_like(w)
+
     def activations(self, w: Tensor) -> dict[str, Tensor]:
         return {}
 
