@@ -214,6 +214,13 @@ class Layout:
             slices.setdefault(p.name.rpartition(".")[0] or p.name, []).append(p.slice)
         return slices
 
+    def partition_weights(self) -> tuple[list[Parameter], list[Parameter]]:
+        """Return the weight matrices and kernels, and all other parameters."""
+        parts: tuple[list[Parameter], list[Parameter]] = [], []
+        for p in self.parameters:
+            parts[p.kind != "weight"].append(p)
+        return parts
+
     def label(self, name: str) -> str:
         """Return the label of a module or a parameter: see label_modules. A diagnostic puts it into its tags."""
         above, _, last = name.rpartition(".")

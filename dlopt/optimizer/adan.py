@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from dlopt.base.layout import Layout
-from dlopt.linalg.inplace import axpy_, cache_chunks
+from dlopt.linalg.inplace import addcdiv_scaled_, cache_chunks
 from dlopt.optimizer._adam import bias_correction
 from dlopt.parts import ObjectiveOracle, Optimizer, Step
 from dlopt.ranges import Fraction, NonNegative, Positive
@@ -67,21 +67,22 @@ class Adan(Optimizer):
         t = before + 1
         if t == 1:
             g_before.copy_(g)
-        # The step and its divisor are multiplied by the correction, so that scalars are combined before vectors.
+        # The steps and their divisor are multiplied by the correction, so that scalars are combined before vectors.
         correction = bias_correction(self.beta3, t) ** 0.5
         of_average = -self.lr * correction / bias_correction(self.beta1, t)
         of_difference = -self.lr * correction * self.beta2 / bias_correction(self.beta2, t)
         decays = isinstance(self.weight_decay, Tensor) or self.weight_decay > 0.0
         mask = objective.layout.weight_mask(w) if decays else w
-        for w_, g_, m_, d_, v_, before_, mask_ in cache_chunks(w, g, m, d, v, g_before, mask):
-            difference = g_ - before_
-            step = axpy_(m_.lerp_(g_, 1 - self.beta1) * of_average, of_difference, d_.lerp_(difference, 1 - self.beta2))
-            z = difference.mul_(self.beta2).add_(g_)
-            root = v_.lerp_(z.square_(), 1 - self.beta3).sqrt()
-            w_.addcdiv_(step, root.add_(self.eps * correction))
+        for w_, g_, m_, d_, v_, x, mask_ in cache_chunks(w, g, m, d, v, g_before, mask):
+            m_.lerp_(g_, 1 - self.beta1)
+            d_.lerp_(torch.sub(g_, x, out=x), 1 - self.beta2)  # x holds intermediate results: memory is the bottleneck
+            v_.lerp_(x.mul_(self.beta2).add_(g_).square_(), 1 - self.beta3)
+            root = torch.sqrt(v_, out=x).add_(self.eps * correction)
+            addcdiv_scaled_(w_, of_average, m_, root)
+            addcdiv_scaled_(w_, of_difference, d_, root)
+            x.copy_(g_)
             if decays:
                 w_.div_(1 + mask_ * (self.lr * self.weight_decay))
-            before_.copy_(g_)
         return Step(w, state._replace(t=t), loss, g)
 
     def stability_limit(self, state: AdanState) -> float | Tensor:

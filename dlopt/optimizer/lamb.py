@@ -7,7 +7,7 @@ from torch import Tensor
 
 from dlopt.linalg.inplace import axpy_
 from dlopt.optimizer._adam import AdamHyperparameters, AdamState, adam_step_
-from dlopt.optimizer._layerwise import compute_norm, divide_norms
+from dlopt.optimizer._layerwise import compute_norms, divide_norms, select
 from dlopt.parts import ObjectiveOracle, Step
 from dlopt.ranges import NonNegative
 
@@ -43,13 +43,15 @@ class LAMB(AdamHyperparameters):
         loss, g = objective.gradient(w)
         m, v, t = state
         u = w * -self.weight_decay
-        for p in objective.layout:
-            if p.kind != "weight":
-                u[..., p.slice] = 0.0
+        weights, others = objective.layout.partition_weights()
+        for part in select(u, others):
+            part.zero_()
         count = t if self.bias_correction else torch.full_like(t, torch.inf)  # at infinity corrections are 1
         adam_step_([u], [g], [m], [v], count, lr=1.0, beta1=self.beta1, beta2=self.beta2, eps=self.eps)
-        for p in objective.layout:
-            w_, u_ = w[..., p.slice], u[..., p.slice]
-            ratio = divide_norms(compute_norm(w_), compute_norm(u_)) if p.kind == "weight" else 1.0
-            axpy_(w_, self.lr * ratio, u_)
+        parts, directions = select(w, weights), select(u, weights)
+        rates = self.lr * divide_norms(compute_norms(parts, w), compute_norms(directions, w))
+        for part, rate, direction in zip(parts, rates.split(1, dim=-1), directions, strict=True):
+            axpy_(part, rate, direction)
+        for part, direction in zip(select(w, others), select(u, others), strict=True):
+            axpy_(part, self.lr, direction)
         return Step(w, state, loss, g)

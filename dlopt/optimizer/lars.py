@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 
 from dlopt.base.layout import Layout
-from dlopt.linalg.inplace import axpy_, cache_chunks
-from dlopt.optimizer._layerwise import compute_norm, divide_norms
+from dlopt.linalg.inplace import axpy_
+from dlopt.optimizer._layerwise import compute_norms, divide_norms, select
 from dlopt.parts import ObjectiveOracle, Optimizer, Step
 from dlopt.ranges import Fraction, NonNegative, Positive
 
@@ -49,16 +49,17 @@ class LARS(Optimizer):
 
     def step(self, w: Tensor, state: LARSState, objective: ObjectiveOracle) -> Step:
         loss, g = objective.gradient(w)
-        for p in objective.layout:
-            w_p, g_p, v_p = (x[..., p.slice] for x in (w, g, state.v))
-            is_weight = p.kind == "weight"
-            rate: float | Tensor = self.lr
-            if is_weight:
-                norm = compute_norm(w_p)
-                rate = rate * divide_norms(self.trust * norm, compute_norm(g_p) + self.weight_decay * norm)
-            for w_, g_, v_ in cache_chunks(w_p, g_p, v_p):
-                axpy_(v_.mul_(self.momentum), rate, g_)
-                if is_weight:
-                    axpy_(v_, rate * self.weight_decay, w_)
-                w_.sub_(v_)
-        return Step(w, state, loss, g)
+        weights, others = objective.layout.partition_weights()
+        norms, of_gradients = (compute_norms(select(x, weights), w) for x in (w, g))
+        ratios = divide_norms(self.trust * norms, of_gradients + self.weight_decay * norms)
+        rates = self.lr * ratios
+        v = state.v.mul_(self.momentum)
+        for v_, g_, rate in zip(select(v, weights), select(g, weights), rates.split(1, dim=-1), strict=True):
+            axpy_(v_, rate, g_)
+        if isinstance(self.weight_decay, Tensor) or self.weight_decay > 0.0:
+            decays = (rates * self.weight_decay).split(1, dim=-1)
+            for v_, w_, decay in zip(select(v, weights), select(w, weights), decays, strict=True):
+                axpy_(v_, decay, w_)
+        for v_, g_ in zip(select(v, others), select(g, others), strict=True):
+            axpy_(v_, self.lr, g_)
+        return Step(w.sub_(v), state, loss, g)

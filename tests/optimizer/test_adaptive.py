@@ -1,4 +1,4 @@
-"""radam, adan, ademamix, lamb and lars against public implementations and papers, step by step."""
+"""radam, adan, ademamix, lamb, lars and adafactor against public implementations and papers, step by step."""
 
 import math
 
@@ -25,14 +25,19 @@ def make_network():
     return CNN((2, 7), 3, Tanh(), NoNormalization(), lambda site: None, [4, 3], [3, 2], 1, 1).double()
 
 
+def make_dense_network():
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Flatten(), nn.Linear(14, 5), nn.Tanh(), nn.Linear(5, 3)).double()
+
+
 def draw_batches():
     torch.manual_seed(1)
     return torch.randn(STEPS, 10, 2, 7, dtype=torch.float64), torch.randint(3, (STEPS, 10))
 
 
-def trace_twin(make_step):
+def trace_twin(make_step, model):
     """Return w after each step of a twin; make_step returns a function of t = 1, 2, ... that updates the network."""
-    model, iterates = make_network(), []
+    iterates = []
     step = make_step(model)
     for t, (x, y) in enumerate(zip(*draw_batches(), strict=True), start=1):
         model.zero_grad()
@@ -43,10 +48,10 @@ def trace_twin(make_step):
     return torch.stack(iterates)
 
 
-def follow(option, make_step, **keys):
+def follow(option, make_step, make_model=make_network, **keys):
     """Compare the iterates of an option with those of a twin, and require that they move."""
-    ours = trace(make_option("optimizer", option, **keys), make_network(), *draw_batches())[0]
-    torch.testing.assert_close(ours, trace_twin(make_step), rtol=1e-6, atol=1e-9)
+    ours = trace(make_option("optimizer", option, **keys), make_model(), *draw_batches())[0]
+    torch.testing.assert_close(ours, trace_twin(make_step, make_model()), rtol=1e-6, atol=1e-9)
     assert (ours[-1] - ours[0]).norm() > 0.01
 
 
@@ -205,3 +210,70 @@ def test_weights_of_zero_leave_zero_in_each_lane_by_itself(option):
     after = rule.step(w.clone(), rule.init(w, layout), Given(g, layout)).w
     assert after.isfinite().all()
     assert ((after - w)[0].abs() > 1e-4).all()
+
+
+ADAFACTOR = [
+    {"lr": 0.01, "relative_step": True, "scale_parameter": True, "decay_exponent": 0.8, "clip_threshold": 1.0},
+    {"lr": 0.5, "relative_step": True, "scale_parameter": True, "decay_exponent": 0.5, "clip_threshold": 2.0},
+    {"lr": 0.03, "relative_step": False, "scale_parameter": False, "decay_exponent": 0.8, "clip_threshold": 0.5},
+]
+
+
+@pytest.mark.parametrize("keys", ADAFACTOR[:2])
+def test_adafactor_takes_the_steps_of_torch_on_a_network_of_matrices(keys):
+    """Without a minimum of V, where eps1 differs."""
+    theirs = {"lr": keys["lr"], "beta2_decay": -keys["decay_exponent"], "d": keys["clip_threshold"]}
+    make_step = wrap(torch.optim.Adafactor, **theirs, eps=(0.0, 1e-3), weight_decay=0.0)
+    follow("adafactor", make_step, make_dense_network, **keys, eps1=1e-300)
+
+
+@pytest.mark.parametrize("keys", ADAFACTOR)
+@pytest.mark.parametrize("eps1", [1e-30, 1e-2])
+def test_adafactor_is_algorithms_4_to_6_of_the_paper_tensor_by_tensor(keys, eps1):
+    """With sums, on kernels as matrices."""
+
+    def make_step(model):
+        rows, columns, squares = {}, {}, {}
+
+        def step(t):
+            b = 1 - t ** -keys["decay_exponent"]
+            for p in model.parameters():
+                g = p.grad.flatten(1) if p.ndim > 1 else p.grad
+                square = g**2 + eps1
+                if p.ndim > 1:
+                    rows[p] = b * rows.get(p, 0.0) + (1 - b) * square.sum(1)
+                    columns[p] = b * columns.get(p, 0.0) + (1 - b) * square.sum(0)
+                    v = torch.outer(rows[p], columns[p]) / rows[p].sum()
+                else:
+                    v = squares[p] = b * squares.get(p, 0.0) + (1 - b) * square
+                u = g / v.sqrt()
+                u = u / max(1.0, u.square().mean().sqrt() / keys["clip_threshold"])
+                a = min(keys["lr"], 1 / math.sqrt(t)) if keys["relative_step"] else keys["lr"]
+                a = a * max(1e-3, p.square().mean().sqrt()) if keys["scale_parameter"] else a
+                p.sub_(a * u.reshape(p.shape))
+
+        return step
+
+    follow("adafactor", make_step, **keys, eps1=eps1, eps2=1e-3)
+
+
+def test_adafactor_stores_a_number_for_each_row_and_column():
+    layout = Layout.of(make_network())
+    state = make_option("optimizer", "adafactor").init(torch.zeros(5, layout.size), layout)
+    shapes = [(p.shape[0], p.size // p.shape[0]) for p in layout if p.kind == "weight"]
+    assert [x.shape for x in state[:3]] == [(5, sum(n)) for n in zip(*shapes, strict=True)] + [(5, 4 + 3 + 3)]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_adafactor_stays_finite_where_a_unit_has_no_gradient_for_a_while(dtype):
+    """A unit whose activation is dead has a row of zeros, and an input that is always 0 a column."""
+    torch.manual_seed(0)
+    layout, rule = Layout.of(nn.Linear(3, 4)), make_option("optimizer", "adafactor")
+    w, g = torch.randn(2, layout.size, dtype=dtype)
+    state = rule.init(w, layout)
+    g[:3], g[3:12:3], g[12] = 0.0, 0.0, 0.0
+    for step in range(60):
+        before = w.clone()
+        w, state, *_ = rule.step(w, state, Given(g if step < 50 else g + 1.0, layout))
+        assert torch.equal(w == before, g == 0.0) if step < 50 else (w != before).all()
+        assert (w - before).abs().max() < 0.2
