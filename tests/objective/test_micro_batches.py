@@ -152,7 +152,8 @@ RUNS = {
     **{diagnostic: (f"diagnostic={diagnostic}",) for diagnostic in list_options("diagnostic")},
     **{
         rule: (f"regularization={rule}", "optimizer=sgd")
-        for rule in list_options("regularization") if rule not in ("dropout", "input_noise")
+        for rule in list_options("regularization")
+        if rule not in ("dropout", "input_noise", "spatial_dropout", "stochastic_depth")
     },
 }  # fmt: skip
 
