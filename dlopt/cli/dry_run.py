@@ -16,7 +16,7 @@ from rich.console import Console
 from dlopt import console
 from dlopt.config.problems import format_error
 from dlopt.formatting import format_count
-from dlopt.report.parameter_groups import format_parameter_groups
+from dlopt.report.summary import format_parameter_groups
 from dlopt.rundir.display import display_path
 from dlopt.runner.execute import DONE, FAILED, INTERRUPTED
 from dlopt.runner.signals import handle_signals

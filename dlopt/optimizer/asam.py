@@ -43,7 +43,7 @@ class ASAM(WrappedOptimizer):
         loss, g = objective.gradient(w)
         direction = torch.empty_like(w)
         norms, one = [], w.new_ones(())
-        for d_, w_, g_, is_weight in cache_chunks(direction, w, g, objective.layout.weight_mask(w)):
+        for d_, w_, g_, is_weight in cache_chunks(direction, w, g, objective.layout.kind_mask(w)):
             t = torch.lerp(one, w_.abs().add_(self.eta), is_weight)
             norms.append(torch.linalg.vector_norm(torch.mul(t, g_, out=d_), dim=-1, keepdim=True))
             d_.mul_(t)

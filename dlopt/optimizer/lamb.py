@@ -42,10 +42,8 @@ class LAMB(AdamHyperparameters):
     def step(self, w: Tensor, state: AdamState, objective: ObjectiveOracle) -> Step:
         loss, g = objective.gradient(w)
         m, v, t = state
-        u = w * -self.weight_decay
+        u = (w * objective.layout.weight_mask(w)).mul_(-self.weight_decay)
         weights, others = objective.layout.partition_weights()
-        for part in select(u, others):
-            part.zero_()
         count = t if self.bias_correction else torch.full_like(t, torch.inf)  # at infinity corrections are 1
         adam_step_([u], [g], [m], [v], count, lr=1.0, beta1=self.beta1, beta2=self.beta2, eps=self.eps)
         parts, directions = select(w, weights), select(u, weights)

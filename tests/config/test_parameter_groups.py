@@ -22,7 +22,7 @@ from dlopt.config.compose.nested_options import PARAMETER_GROUPS, PARAMETER_KIND
 from dlopt.config.compose.static_config import StaticConfig
 from dlopt.config.parameter_groups import MODULE_KINDS, ParameterGroup
 from dlopt.config.problems import ConfigError
-from dlopt.report.parameter_groups import format_parameter_groups
+from dlopt.report.summary import format_parameter_groups
 from dlopt.rundir.writer import RunWriter
 from dlopt.training.checkpointing import model_state_dict
 from dlopt.training.state import TrainState
@@ -164,6 +164,18 @@ def test_steps_are_those_of_torchs_param_groups(name):
     overrides, make = CASES[name]
     ours, theirs = train_beside_torch(make, *overrides)
     torch.testing.assert_close(ours, theirs, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("name", list_options("optimizer"))
+def test_half_the_decay_of_each_parameter_is_half_the_weight_decay(name):
+    keys = ("normalization=none", f"optimizer={name}")
+    path = find_field(build(*keys).optimizer, "weight_decay")
+    if path is None:
+        return
+    half = run_steps(build(*keys, f"++optimizer.{path}=0.2", "optimizer.groups.weight.decay=0.5"), 3)
+    whole, other = (run_steps(build(*keys, f"++optimizer.{path}={x}"), 3) for x in (0.2, 0.1))
+    torch.testing.assert_close(half, other, rtol=1e-9, atol=1e-12)
+    assert not torch.allclose(half, whole, rtol=1e-7, atol=0.0)
 
 
 def get_values(training):

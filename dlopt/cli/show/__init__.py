@@ -19,8 +19,7 @@ from dlopt.config.problems import describe_failure
 from dlopt.errors import did_you_mean
 from dlopt.formatting import format_duration, format_override, split_names
 from dlopt.report.curves import Panel, list_diagnostics, make_run_panels, select_panels
-from dlopt.report.parameter_groups import format_parameter_groups
-from dlopt.report.summary import make_summary_table
+from dlopt.report.summary import format_parameter_groups, make_summary_table
 from dlopt.rundir.directory import RunDirectory
 from dlopt.rundir.display import display_path, make_report_path
 from dlopt.rundir.find import RunNotFound, find_run, find_sweep
