@@ -8,7 +8,7 @@ from importlib import import_module
 
 NAMES = (
     *("loops", "startup", "memory", "jobs", "sweep", "pool", "checkpoints", "lanes", "augmentation", "rules"),
-    *("curvature", "quasi_newton", "race", "diagnostics", "landscape", "large_data", "large_table"),
+    *("curvature", "quasi_newton", "race", "diagnostics", "landscape", "large_data", "large_table", "predict"),
 )
 
 

@@ -21,7 +21,7 @@ from dlopt.storage.regular_file import file_size
 
 STEP = 1 << 10
 """The rows of a part but the last are a multiple of it."""
-MAX_CELLS, MAX_CHARACTERS = 1 << 20, 1 << 24
+MAX_CELLS, MAX_CHARACTERS = 1 << 18, 1 << 22
 """Cells and characters of a part that the csv module reads, if they are more than one step."""
 
 

@@ -21,7 +21,7 @@ BEGINNING = 1 << 12
 """Bytes that tell UTF-16 without a mark: in most languages, every other byte of many is zero."""
 
 
-BLOCK = 1 << 24
+BLOCK = 1 << 22
 """Bytes that are decoded at once of a file that is read in parts."""
 
 
