@@ -40,8 +40,8 @@ class FolderData(Data):
     no images are counted in a notice. All images are decoded once, into dlopt's cache ($XDG_CACHE_HOME/dlopt/images),
     and again after a file was changed. From there they are read as they are needed, so they take no memory.
 
-    `dlopt evaluate --data` takes such a folder, a folder of images without classes, or one image; with --predictions
-    it writes a row for each file. A run recognizes its images by their names and sizes.
+    `dlopt evaluate --data` takes such a folder, a folder of images without classes, or one image. `dlopt predict`
+    writes a row for each image in a folder and its folders. A run recognizes its images by their names and sizes.
 
     path            the folder
     size            height and width of the inputs in pixels

@@ -82,7 +82,7 @@ class TableData(Data):
     validation_path      a file with the validation rows: none are then held out of the training rows
     test_path            a file with the test rows. Both are encoded as the training file. A category that it does not
                          have counts as other: it has zeros in all inputs of its column, and a notice reports it. So it
-                         is for the tables of `dlopt evaluate --data`
+                         is for the tables of `dlopt evaluate --data` and of `dlopt predict`
     kind                 classes, numbers, or auto: text is classes, and so are integers with at most 20 different
                          values; other numbers are numbers
     standardize_target   for numbers y: predict (y - mu) / sigma, with the mean mu and the standard deviation sigma

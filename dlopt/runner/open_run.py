@@ -131,7 +131,7 @@ def find_ensemble(name: str) -> list[str]:
     place = display_path(sweep)
     if not best:
         raise RunNotFound(f"{place} is a sweep, and none of its runs is done")
-    runs = [display_path(run.path) for run in best]
+    runs = [str(run.path.relative_to(sweep)) for run in best]
     noun = "run" if len(runs) == 1 else f"{len(runs)} runs"
     found = f"its best configuration has the {noun} {', '.join(runs)}"
     _announce(f"{place} is a sweep; {found} ({objective} {format_metric(value)})")

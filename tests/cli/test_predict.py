@@ -130,7 +130,7 @@ def test_an_ensemble_has_the_mean_and_the_spread_in_the_units_of_the_target(here
     np.testing.assert_allclose(singles[1], whole.predict_split("all")[0][:, 0].double() * sd + mean, rtol=1e-6)
 
     out, err = predict(capsys, "sweep", "first.csv", "--ensemble", "--out", "mean.csv")
-    assert "its best configuration has the 2 runs sweep/1, sweep/3" in err
+    assert "its best configuration has the 2 runs 1, 3 (val/loss" in err
     result, x = read_table("mean.csv"), np.mean(singles, 0)
     np.testing.assert_allclose(np.array(result["prediction"], float), x, rtol=1e-6)
     np.testing.assert_allclose(np.array(result["sd"], float), np.std(singles, 0, ddof=1), rtol=1e-3)
