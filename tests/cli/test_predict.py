@@ -160,6 +160,12 @@ def test_new_tables_keep_their_columns_and_notices_count_what_is_unknown(table, 
     assert [cell in ("high", "low") for cell in result["prediction_"]] == [True, True, False]
     assert result["prediction_"][2] == result["probability"][2] == ""
 
+    (table.parent / "elsewhere").mkdir(exist_ok=True)
+    shutil.copy("new.csv", table.parent / "elsewhere/new.csv")
+    Path("link.csv").symlink_to(table.parent / "elsewhere/new.csv")
+    predict(capsys, "run", "link.csv", "data.missing=drop", "--out", "linked.csv", "--top", "1")
+    assert read_table("linked.csv") == result
+
     semicolons = [["colour", "day", "size"], ["red", "2024-05-01", "1,5"], ["blue", "2024-05-01", "-1,25"]]
     Path("german.csv").write_text("\n".join(";".join(row) for row in semicolons) + "\n")
     predict(capsys, "run", "german.csv", "--out", "german_out.csv")

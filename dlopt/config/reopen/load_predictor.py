@@ -62,7 +62,7 @@ def load_predictor(
         run,
         lambda saved: _select_config(saved, data, device),
         trust=trust,
-        folders=[Path(_split_argument(argument)[1]).expanduser().parent for argument in data],
+        folders=[folder for argument in data for folder in _list_folders(argument)],
     )
     content, kind, warnings = load_checkpoint(run, checkpoint)
     statistics = content["preprocessing"]
@@ -227,6 +227,12 @@ def _split_argument(argument: str) -> tuple[str, str]:
     """Return key and value of an argument of `--data`; the key is empty if it is a data set or an existing file."""
     key, equals, value = argument.partition("=")
     return ("", argument) if not equals or Path(argument).exists() else (key, value)
+
+
+def _list_folders(argument: str) -> list[Path]:
+    """Return the folder of a file that a user names, and that of the file to which it links."""
+    path = Path(_split_argument(argument)[1]).expanduser()
+    return [path.parent, path.resolve().parent]
 
 
 def _replace_data(data: Mapping[str, Any], arguments: Sequence[str]) -> dict[str, Any]:
