@@ -1,4 +1,4 @@
-"""The examples of the README and of docs/data.md are executed as they are printed."""
+"""The examples of the README, of docs/data.md and of docs/export.md are executed as they are printed."""
 
 import re
 import shlex
@@ -7,11 +7,13 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 from dlopt.cli import main
 
 README = Path(__file__).parents[1] / "README.md"
 DATA = README.parent / "docs" / "data.md"
+EXPORT = DATA.with_name("export.md")
 SMALL = ("-q", "epochs=1", "data.train_size=200", "threads=1", "device=cpu")
 
 
@@ -55,3 +57,25 @@ def test_the_page_about_data_leads_to_predictions(here, capsys):
             assert main([*words, *(["-q", "threads=1", "device=cpu"] if words[0] == "train" else [])]) == 0, command
     rows = (here / "out.csv").read_text().splitlines()
     assert [row.rsplit(",", 4)[1] for row in rows[1:]] == ["matplotlib.pyplot", "torch", "numpy"]
+
+
+@pytest.mark.long
+def test_the_page_about_exported_files_uses_them(here, capsys):
+    make_table = re.search(r"`make_table.py` writes .*?```python\n(.*?)```", DATA.read_text(), re.DOTALL)
+    exec(make_table[1], {})
+    text = EXPORT.read_text()
+    commands = re.findall(r"^\$ dlopt (.*)$", text, re.MULTILINE)
+    assert [shlex.split(command)[0] for command in commands] == ["train", "export", "export", "export"]
+    for command in commands:
+        words = shlex.split(command)
+        assert main([*words, *(["-q", "threads=1", "device=cpu"] if words[0] == "train" else [])]) == 0, command
+    examples = re.findall(r"```python\n(.*?)```(?:\n\n```\n(.*?)```)?", text, re.DOTALL)
+    assert len(examples) == 3
+    scores = []
+    for code, printed in examples:
+        capsys.readouterr()
+        names = {}
+        exec(code, names)
+        assert capsys.readouterr().out == printed
+        scores.append(torch.as_tensor(names["scores"]))
+    assert torch.allclose(scores[1], scores[2], atol=1e-5)  # of zeros, by both files

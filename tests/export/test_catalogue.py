@@ -74,18 +74,20 @@ def test_every_network(arch):
 
 
 def list_parts():
-    """Return activations, normalizations and preprocessings in as few networks as possible, each at least once."""
-    options = [list_options(group) for group in ("activation", "normalization", "preprocess")]
-    return [tuple(names[i % len(names)] for names in options) for i in range(max(map(len, options)))]
+    """Return networks that together have every activation, normalization of vectors and of series, and preprocessing."""
+    parts = [list_options(group) for group in ("activation", "normalization", "preprocess")]
+    passes = len(parts[1])
+    count = max(2 * passes, *map(len, parts))
+    return [("cnn" if i // passes % 2 else "mlp", *(names[i % len(names)] for names in parts)) for i in range(count)]
 
 
-@pytest.mark.parametrize(("activation", "normalization", "preprocess"), list_parts())
-def test_every_activation_normalization_and_preprocessing(activation, normalization, preprocess):
-    for arch, shape in (("mlp", "[6]"), ("cnn", "[2,12]")):
-        parts = (f"activation={activation}", f"normalization={normalization}", f"preprocess={preprocess}")
-        sizes = ["arch.widths=[6,6]"] if arch == "mlp" else ["arch.channels=[4,4]", "arch.kernels=[3,2]"]
-        sizes += ["normalization.groups=2"] if normalization == "group" else []
-        assert_same_outputs(make_predictor(*BLOBS, f"+data.shape={shape}", f"arch={arch}", *sizes, *parts))
+@pytest.mark.parametrize(("arch", "activation", "normalization", "preprocess"), list_parts())
+def test_every_activation_normalization_and_preprocessing(arch, activation, normalization, preprocess):
+    sizes = ["arch.widths=[6,6]"] if arch == "mlp" else ["arch.channels=[4,4]", "arch.kernels=[3,2]"]
+    sizes += ["normalization.groups=2"] if normalization == "group" else []
+    parts = (f"activation={activation}", f"normalization={normalization}", f"preprocess={preprocess}")
+    shape = "[6]" if arch == "mlp" else "[2,12]"
+    assert_same_outputs(make_predictor(*BLOBS, f"+data.shape={shape}", f"arch={arch}", *sizes, *parts))
 
 
 TOKENS = ("data=text", "data.length=8")
@@ -109,8 +111,28 @@ SERIES = (*BLOBS, "+data.shape=[2,9]")
         ((*TOKENS, "arch=transformer", "arch.positions=sinusoidal", "arch.pooling=max"), True),
         ((*TOKENS, "arch=transformer", "arch.causal=true", "normalization=batch", "arch.pooling=last"), True),
         ((*SERIES, "arch=transformer", "arch.positions=none", "activation=gelu"), True),
-        ((*SERIES, "arch=vgg", "arch.width=0.05", "arch.dense=[4]", "normalization=layer"), True),
-        ((*SERIES, "arch=resnet", "arch.channels=[3,4]", "arch.blocks=1", "arch.shortcut=projection"), True),
+        (
+            (
+                *SERIES,
+                "arch=vgg",
+                "arch.width=0.05",
+                "arch.dense=[4]",
+                "normalization=layer",
+                "regularization=spatial_dropout",
+            ),
+            True,
+        ),
+        (
+            (
+                *SERIES,
+                "arch=resnet",
+                "arch.channels=[3,4]",
+                "arch.blocks=1",
+                "arch.shortcut=projection",
+                "regularization=stochastic_depth",
+            ),
+            True,
+        ),
         ((*SERIES, "arch=cnn", "preprocess=standardize"), False),
         (
             (
