@@ -154,9 +154,10 @@ def _format_lines(exported: ExportedFile) -> list[str]:
     """Return what the file takes and gives, and how far it is from the run."""
     about = {key: json.loads(exported.metadata[key]) for key in ("inputs", "outputs", "names", "config")}
     inputs, outputs = about["inputs"], about["outputs"]
+    longest = f"; at most {inputs['longest']} steps" if "longest" in inputs else ""
     steps, names = about["config"].get("preprocess"), to_printable(join_truncated(about["names"]))
     lines = {
-        "inputs": f"{inputs['type']} {_format_shape(inputs['shape'])}: {inputs['meaning']}",
+        "inputs": f"{inputs['type']} {_format_shape(inputs['shape'])}: {inputs['meaning']}{longest}",
         "inside": ", ".join(steps) if steps else "no preprocessing",
         "outputs": f"{_format_shape(outputs['shape'])}: {outputs['meaning']}",
         exported.metadata["task"]: names,

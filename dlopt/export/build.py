@@ -49,7 +49,9 @@ def build_file(
     predictor.problem.autocast = None
     with predictor.set_torch_switches():
         network = convert(predictor, to, output, steps, opset, tolerance)
-        metadata = describe(run, predictor, output, *network.reference, any_length=network.any_length)
+        metadata = describe(
+            run, predictor, output, *network.reference, any_length=network.any_length, longest=network.longest
+        )
         content = network.file.save(metadata, any_length=network.any_length)
         difference = comparison.measure_difference(network.file.load(content), network.reference)
     return ExportedFile(content, metadata, difference, len(network.reference.inputs), network.file.engine)
@@ -58,12 +60,14 @@ def build_file(
 class ConvertedNetwork(NamedTuple):
     """A network in a format, and the outputs that it must give.
 
-    any_length   whether it takes sequences of any length
+    any_length   whether it takes sequences of other lengths
+    longest      the longest one that it takes; None: there is no limit, or one length only
     """
 
     file: Format
     reference: comparison.Reference
     any_length: bool
+    longest: int | None
 
 
 @torch.no_grad()
@@ -85,7 +89,8 @@ def convert(
     others = [refer(comparison.resize(inputs, length)) for length in lengths]
     file = _make_file(to, module, inputs, steps, opset, any_length=bool(lengths))
     any_length = bool(others) and all(comparison.agrees(file.run, other, tolerance) for other in others)
-    return ConvertedNetwork(file, reference, any_length)
+    longest = inputs.shape[-1] if any_length and max(lengths) < inputs.shape[-1] else None
+    return ConvertedNetwork(file, reference, any_length, longest)
 
 
 def choose_output(predictor: Predictor, *, probabilities: bool) -> Output:

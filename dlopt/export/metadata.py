@@ -37,9 +37,19 @@ MEANINGS: Mapping[Output, str] = {
 
 
 def describe(
-    run: RunDirectory, predictor: Predictor, output: Output, inputs: Tensor, outputs: Tensor, *, any_length: bool
+    run: RunDirectory,
+    predictor: Predictor,
+    output: Output,
+    inputs: Tensor,
+    outputs: Tensor,
+    *,
+    any_length: bool,
+    longest: int | None,
 ) -> dict[str, str]:
-    """Return the metadata of a file, given some raw inputs and the outputs for them."""
+    """Return the metadata of a file, given some raw inputs and the outputs for them.
+
+    any_length   whether it takes sequences of other lengths, of at most `longest` steps if there is a limit
+    """
     encoding = {key: value for key, value in predictor.encoding.items() if key != "notices"}
     values: dict[str, Any] = {
         "metrics": read_metrics(run, predictor.checkpoint),
@@ -49,6 +59,8 @@ def describe(
         "encoding": encoding,
         "config": strip_config(run.config()),
     }
+    if longest is not None:
+        values["inputs"]["longest"] = longest
     if "columns" in encoding:
         values["columns"] = list(iter_columns(encoding["columns"]))
     return {

@@ -154,3 +154,5 @@ def test_variants_of_networks(overrides, any_length, tmp_path):
     )
     network = assert_same_outputs(make_predictor(*overrides, *files, *sizes))
     assert network.any_length is bool(any_length)
+    has_table = "arch=transformer" in overrides and "arch.positions=none" not in overrides  # of positions
+    assert network.longest == (network.reference.inputs.shape[-1] if has_table else None)
