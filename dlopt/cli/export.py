@@ -125,6 +125,7 @@ def _check_arguments(run: RunDirectory, args: Any) -> Path:
     """Return the file to write. Raises ConfigError for arguments that cannot be, before anything is loaded."""
     from dlopt.config.problems import Problems
     from dlopt.export.onnx_file import LARGEST_OPSET, LEAST_OPSET, check_packages
+    from dlopt.rundir.directory import RunDirectory
 
     suffix, problems = SUFFIXES[args.to], Problems()
     file = make_export_path(run.path, suffix) if args.out is None else Path(args.out)
@@ -132,8 +133,8 @@ def _check_arguments(run: RunDirectory, args: Any) -> Path:
         problems.add("--out", f"{file} is a directory: name a file in it, such as {file / f'model{suffix}'}")
     elif file.suffix != suffix:
         problems.add("--out", f"must end in {suffix} for --to {args.to}, got {args.out}")
-    elif file.resolve().is_relative_to(run.path.resolve()):
-        problems.add("--out", f"{file} lies in the run; name another one")
+    elif any(RunDirectory(folder).status_file.exists() for folder in file.resolve().parents):
+        problems.add("--out", f"{file} lies in a run, whose files it could replace; name another place")
     if args.opset is not None and args.to != "onnx":
         problems.add("--opset", f"is for --to onnx, got --to {args.to}: leave it out")
     elif args.opset is not None and not LEAST_OPSET <= args.opset <= LARGEST_OPSET:

@@ -182,7 +182,8 @@ def test_wrong_arguments_are_refused_together(here, capfd, monkeypatch):
     assert "must end in .onnx for --to onnx" in err
     assert "--opset  must be from 18 to 23, got 11" in err
     assert "is a directory" in refuse("--to", "onnx", "--out", ".")
-    assert "lies in the run" in refuse("--to", "onnx", "--out", str(find_run().path / "model.onnx"))
+    weights = find_run().checkpoint("best")
+    assert "lies in a run" in refuse("--to", "safetensors", "--out", str(weights))
     assert "--opset" in refuse("--to", "torch_export", "--opset", "20")
     assert "--probabilities" in refuse("--to", "safetensors", "--probabilities")
     assert "File exists" in refuse("--to", "safetensors", "--out", "file/model.safetensors")
