@@ -187,6 +187,9 @@ def test_wrong_arguments_are_refused_together(here, capfd, monkeypatch):
     assert "--opset" in refuse("--to", "torch_export", "--opset", "20")
     assert "--probabilities" in refuse("--to", "safetensors", "--probabilities")
     assert "File exists" in refuse("--to", "safetensors", "--out", "file/model.safetensors")
+    with monkeypatch.context() as patch:
+        patch.setattr("dlopt.export.onnx_file.LARGEST_FILE", 100)
+        assert "onnx files hold 2 GiB, and the weights are 268 bytes" in refuse("--to", "onnx")
     find_spec = importlib.util.find_spec
     monkeypatch.setattr("dlopt.export.onnx_file.find_spec", lambda n: None if n == "onnxscript" else find_spec(n))
     assert "needs onnxscript: pip install 'dlopt[export]'" in refuse("--to", "onnx")
