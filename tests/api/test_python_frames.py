@@ -105,14 +105,16 @@ def test_a_run_is_read_as_values(train_once, monkeypatch):
     assert (run.settings["arch"], run.config["arch"]["widths"], run.status) == ("mlp", [8], "done")
 
     monkeypatch.setitem(mpl.rcParams, "font.size", 23.0)
+    monkeypatch.setitem(mpl.rcParams, "axes.labelcolor", "red")
     before = {**mpl.rcParams, "backend": mpl.get_backend()}  # chosen when it is asked for
-    figure = run.plot("loss", "gradient/norm", title="mine")
+    figure = [run.plot("loss", "gradient/norm", title="mine") for _ in range(2)][1]
     assert dict(mpl.rcParams) == before
     assert ([axes.get_title(loc="left") for axes in figure.axes], figure.get_suptitle()) == (
         ["loss", "gradient/norm"],
         "mine",
     )
-    assert figure.axes[0].xaxis.label.get_size() == 10.0
+    label = figure.axes[0].xaxis.label
+    assert (label.get_size(), label.get_color()) == (10.0, "black")
     with pytest.raises(ValueError, match="no such curve"):
         run.plot("los")
 

@@ -157,6 +157,12 @@ def test_the_process_is_left_as_it_was(typed, monkeypatch):
             "threads": {thread.name for thread in threading.enumerate()},
         }
 
+    def draw(self, run, row):
+        random.random(), np.random.rand(), torch.rand(1)  # noqa: NPY002  (as a custom component may do)
+
+    monkeypatch.setattr(RunProgress, "on_row", draw)
+    monkeypatch.setattr(logging, "raiseExceptions", True)
+    monkeypatch.setattr(logging.getLogger("dlopt"), "level", logging.ERROR)
     torch.set_default_dtype(torch.float64)
     try:
         with initialize_config_dir(str(CONF), version_base="1.2"), torch.no_grad():
