@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from dlopt.base.layout import Layout, Parameter
-from dlopt.linalg.inplace import axpy_
+from dlopt.linalg.inplace import addcmul_scaled_, axpy_, cache_chunks
 from dlopt.linalg.symmetric import eigh_or_nan
 from dlopt.optimizer._adam import AdamHyperparameters, bias_correction
 from dlopt.optimizer._kronecker import align, view_square
@@ -61,7 +61,7 @@ class Shampoo(AdamHyperparameters):
     beta2                    decay of the averages of squares and of factors; 1: sums
     eps                      keeps the division in D finite where gradients vanish
     ridge                    added to eigenvalues of a factor, in units of its largest: directions that no gradient has
-                             reached are enlarged by ridge^(-1/4) at most
+                             reached are enlarged by ridge^(-1/4) at most, and rounding with them
     block_size               largest side of a block
     precondition_frequency   steps between two computations of the roots
     graft                    adam: D above; sgd: D = M^; none: U as it is, and D of Adam for all that is no matrix
@@ -94,30 +94,41 @@ class Shampoo(AdamHyperparameters):
         t = state.t + 1
         state.m.lerp_(g, 1 - self.beta1)
         weight, correction = _weigh(self.beta2, t)
-        _accumulate_(state.v, self.beta2, weight, g * g)
+        for v, g_ in cache_chunks(state.v, g):
+            addcmul_scaled_(v.mul_(self.beta2), weight, g_, g_)
         for block in itertools.chain(*matrices):
             x = block.view(g)
-            for side, product in ((block.left, x @ x.mT), (block.right, x.mT @ x)):
-                _accumulate_(state.factors[..., side], self.beta2, weight, product.flatten(-2))
+            for side, factor in ((block.left, x), (block.right, x.mT)):
+                _add_square_(view_square(state.factors, side), self.beta2, weight, factor)
         if t == 1 or t % self.precondition_frequency == 0:
             for side in (side for block in itertools.chain(*matrices) for side in (block.left, block.right)):
                 factor = view_square(state.factors, side) / align(correction, state.factors)
                 state.roots[..., side] = invert_root(factor, self.ridge).flatten(-2)
-        mean = state.m / bias_correction(self.beta1, t)
-        update = mean if self.graft == "sgd" else mean / (state.v / correction).sqrt_().add_(self.eps)
+        update = self._compute_graft(state, bias_correction(self.beta1, t), correction)
         for blocks in matrices:
-            self._precondition_(update, mean, state.roots, blocks)
+            self._precondition_(update, state, blocks, bias_correction(self.beta1, t))
         return Step(axpy_(w, -self.lr, update), state._replace(t=t), loss, g)
 
-    def _precondition_(self, update: Tensor, mean: Tensor, roots: Tensor, blocks: list[Block]) -> None:
+    def _compute_graft(self, state: ShampooState, m_correction: Any, v_correction: Any) -> Tensor:
+        """Return D of all weights."""
+        if self.graft == "sgd":
+            return state.m / m_correction
+        update = torch.empty_like(state.m)
+        for d, m, v in cache_chunks(update, state.m, state.v):
+            torch.div(m / m_correction, (v / v_correction).sqrt_().add_(self.eps), out=d)
+        return update
+
+    def _precondition_(self, update: Tensor, state: ShampooState, blocks: list[Block], m_correction: Any) -> None:
         """Write U of a matrix into `update`, scaled to the norm of what is there."""
         place = blocks[0].place
         norm = torch.linalg.vector_norm(update[..., place], dim=-1, keepdim=True)
         for block in blocks:
-            left, right = (view_square(roots, side) for side in (block.left, block.right))
-            block.view(update).copy_(left @ block.view(mean) @ right)
-        if self.graft != "none":
-            u = update[..., place]
+            left, right = (view_square(state.roots, side) for side in (block.left, block.right))
+            torch.matmul(left @ block.view(state.m), right, out=block.view(update))
+        u = update[..., place]
+        if self.graft == "none":
+            u.div_(m_correction)
+        else:
             u.mul_(norm / torch.linalg.vector_norm(u, dim=-1, keepdim=True).clamp(min=torch.finfo(u.dtype).tiny))
 
     def _list_matrices(self, layout: Layout) -> list[list[Block]]:
@@ -152,9 +163,14 @@ def _weigh(beta: float | Tensor, t: int) -> tuple[Any, Any]:
     return (1.0, 1.0) if beta == 1 else (1 - beta, bias_correction(beta, t))
 
 
-def _accumulate_(average: Tensor, beta: float | Tensor, weight: float | Tensor, x: Tensor) -> None:
-    """Compute average <- beta average + weight x in place."""
-    axpy_(average.mul_(beta), weight, x)
+def _add_square_(factor: Tensor, beta: float | Tensor, weight: Any, x: Tensor) -> None:
+    """Compute L <- beta L + weight X X' in place for matrices (..., n, n), in one product if the numbers are shared."""
+    if isinstance(beta, Tensor):
+        axpy_(factor.mul_(align(beta, factor)), align(weight, factor), x @ x.mT)
+    elif factor.ndim == 2:
+        factor.addmm_(x, x.mT, beta=beta, alpha=weight)
+    else:
+        factor.baddbmm_(x, x.mT, beta=beta, alpha=weight)
 
 
 def invert_root(a: Tensor, ridge: float | Tensor) -> Tensor:
@@ -165,4 +181,5 @@ def invert_root(a: Tensor, ridge: float | Tensor) -> Tensor:
     values, vectors = eigh_or_nan(a if a.device.type == "mps" else a.double())
     tiny = torch.finfo(a.dtype).tiny
     shifted = values.clamp(min=0.0) + ridge * values[..., -1:]
-    return (vectors * shifted.clamp(min=tiny).pow(-0.25).unsqueeze(-2) @ vectors.mT).to(a.dtype)
+    scaled, vectors = (vectors * shifted.clamp(min=tiny).pow(-0.25).unsqueeze(-2)).to(a.dtype), vectors.to(a.dtype)
+    return scaled @ vectors.mT
