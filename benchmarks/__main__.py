@@ -7,8 +7,9 @@ import argparse
 from importlib import import_module
 
 NAMES = (
-    *("loops", "startup", "memory", "jobs", "sweep", "pool", "checkpoints", "lanes", "augmentation", "rules"),
-    *("curvature", "quasi_newton", "race", "diagnostics", "landscape", "large_data", "large_table", "predict"),
+    *("loops", "startup", "memory", "jobs", "sweep", "pool", "checkpoints", "lanes", "augmentation"),
+    *("rules", "optimizers", "curvature", "quasi_newton", "race", "diagnostics", "landscape"),
+    *("large_data", "large_table", "predict"),
 )
 
 

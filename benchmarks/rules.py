@@ -25,6 +25,7 @@ from benchmarks.screen import make_console
 from dlopt import prng
 from dlopt.base.layout import Layout
 from dlopt.config.compose import groups
+from dlopt.config.compose.nested_options import to_hydra
 from dlopt.prng import Key
 from dlopt.training.experiment import Experiment
 
@@ -181,11 +182,11 @@ class FixedGradient:
 class FlatOptimizer:
     """The optimizer of an experiment on its weights, with noise as their gradient."""
 
-    def __init__(self, experiment: Experiment) -> None:
+    def __init__(self, experiment: Experiment, oracle: type[FixedGradient] = FixedGradient) -> None:
         layout = Layout.of(experiment.model)
         self.optimizer = experiment.optimizer
         self.w = experiment.w.clone()
-        self.objective = FixedGradient(layout, torch.randn(layout.size, generator=torch.Generator().manual_seed(1)))
+        self.objective = oracle(layout, torch.randn(layout.size, generator=torch.Generator().manual_seed(1)))
         self.state = self.optimizer.init(self.w, layout)
 
     def step(self) -> None:
@@ -200,7 +201,7 @@ def build_option(option: str, keys: dict[str, Any], inputs: int, widths: tuple[i
         "arch=mlp", f"arch.widths=[{','.join(map(str, widths))}]", "device=cpu", "threads=1",
         f"optimizer={option}", *(f"optimizer.{key}={value}" for key, value in keys.items()),
     ]  # fmt: skip
-    return build_experiment(overrides)
+    return build_experiment([to_hydra(override) for override in overrides])
 
 
 def make_parameters(inputs: int, widths: tuple[int, ...]) -> list[nn.Parameter]:
