@@ -222,7 +222,9 @@ def run_sweep(app: HydraApp, invocation: SweepInvocation) -> Path:
     context = app.make_context(config)
     target = str(OmegaConf.select(config, "hydra.sweeper._target_"))
     if not target.startswith("hydra_plugins.dlopt_plugins."):  # another sweeper would not check the runs
-        raise ConfigError([("hydra/sweeper", f"choose one of grid, random, tpe, qmc; {target} is not one of ours")])
+        raise ConfigError(
+            [("hydra/sweeper", f"choose one of grid, random, tpe, qmc, greedy; {target} is not one of ours")]
+        )
     context.callbacks.on_multirun_start(config=config, config_name=app.config_name)
     with console.announce(LOADING):
         # Our sweeper takes the invocation in place of Hydra's task function.

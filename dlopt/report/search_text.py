@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from dlopt.analysis import importance
+from dlopt.analysis.run_table import find_varying_settings
 from dlopt.analysis.search_axis import SearchAxis
 from dlopt.analysis.search_record import ENDED_STATES, SearchRecord, TrialRecord
 from dlopt.formatting import format_duration, format_metric, format_override
@@ -140,6 +141,25 @@ def format_top(search: SearchRecord, width: int) -> list[str]:
     right = [True, True, *(a.is_numeric for a in search.axes), True]
     remedy = "dlopt runs SWEEP --columns A,B shows them"
     return TextTable(header, rows, right, droppable=("time",), remedy=remedy).lines(width)
+
+
+def format_stages(search: SearchRecord, width: int) -> list[str]:
+    """Return the table of the runs of greedy pretraining in their order, with the settings in which they differ."""
+    runs = [t.runs[0] for t in search.trials]
+    names = [name for name in find_varying_settings(runs) if name != "init.run"]
+    header = ["stage", *shorten_keys(names), search.objective, "", "time"]
+    rows = [
+        [
+            str(t.number + 1),
+            *(format_override(run.settings[name]) if name in run.settings else "-" for name in names),
+            format_uncertain(t.value, t.sd),
+            "" if t.state == "done" else t.state,
+            format_duration(t.seconds),
+        ]
+        for t, run in zip(search.trials, runs, strict=True)
+    ]
+    right = [True, *[False] * len(names), True, False, True]
+    return TextTable(header, rows, right, droppable=("time",), remedy="dlopt runs SWEEP shows them").lines(width)
 
 
 def format_importances(shares: dict[str, float], method: str, width: int) -> list[str]:

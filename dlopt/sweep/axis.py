@@ -1,4 +1,4 @@
-"""The axes of a sweep: a choice of values, or an interval of numbers.
+"""The axes of a sweep: a choice of values, or an interval of numbers; and the distinct points of their grid.
 
 Axes are written in Hydra's own syntax: `a,b`, choice(), range() and glob() are values; interval() is a range of
 numbers, tag(log,interval(a,b)) a range on a logarithmic scale, int(interval(a,b)) a range of whole numbers.
@@ -7,8 +7,10 @@ numbers, tag(log,interval(a,b)) a range on a logarithmic scale, int(interval(a,b
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from decimal import Decimal
+from functools import cache
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from dlopt.config.compose.nested_options import from_hydra
@@ -159,3 +161,57 @@ def add_steps(low: float, k: int, step: float) -> float:
     if isinstance(low, int) and isinstance(step, int):
         return low + k * step
     return float(Decimal(repr(low)) + k * Decimal(repr(step)))
+
+
+class ConditionalGrid:
+    """The distinct points of a grid in which some axes apply to certain values of others only.
+
+    It has axes with these sizes, in the order of its axes; the last one varies fastest.
+
+    A parent is the index of an axis and the indices of its values to which an axis applies; None: it applies to all.
+    An axis varies with its parent: sgd, momentum 0.5, momentum 0.9. So each distinct point occurs once, and the size is
+    a sum over the values of each parent, a product over axes that do not depend on each other.
+    """
+
+    def __init__(self, sizes: Sequence[float], parents: Sequence[tuple[int, frozenset[int]] | None]) -> None:
+        self._sizes = sizes
+        self._parents = parents
+        self._axes = [axis for axis, parent in enumerate(parents) if parent is None]
+        self._has_children = {parent[0] for parent in parents if parent is not None}
+        self._count_axis = cache(self._count_values)
+
+    @property
+    def size(self) -> float:
+        """The number of points; infinite if an axis is."""
+        return self._count(self._axes)
+
+    def indices(self, number: int) -> list[int | None]:
+        """Return the index of the value of each axis at a point, given its number; None for axes that do not apply."""
+        found: list[int | None] = [None] * len(self._sizes)
+        self._find(self._axes, number, found)
+        return found
+
+    def _find(self, axes: Sequence[int], number: int, found: list[int | None]) -> None:
+        for axis in reversed(axes):
+            number, index = divmod(number, int(self._count_axis(axis)))
+            if axis not in self._has_children:
+                found[axis] = index
+                continue
+            value = 0
+            while index >= (count := int(self._count(self._list_children(axis, value)))):
+                index, value = index - count, value + 1
+            found[axis] = value
+            self._find(self._list_children(axis, value), index, found)
+
+    def _count(self, axes: Sequence[int]) -> float:
+        return math.prod(map(self._count_axis, axes))
+
+    def _count_values(self, axis: int) -> float:
+        """Return the number of values of an axis, each with the points of the axes that apply to it."""
+        if axis not in self._has_children:
+            return self._sizes[axis]
+        return sum(self._count(self._list_children(axis, value)) for value in range(int(self._sizes[axis])))
+
+    def _list_children(self, axis: int, value: int) -> list[int]:
+        """Return the axes that apply to a value of an axis."""
+        return [i for i, p in enumerate(self._parents) if p is not None and p[0] == axis and value in p[1]]

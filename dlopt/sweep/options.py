@@ -121,7 +121,7 @@ class SweeperOptions:
     among `n_trials`.
     """
 
-    sampler: Literal["grid", "random", "tpe", "qmc"]
+    sampler: Literal["grid", "random", "tpe", "qmc", "greedy"]
     n_trials: Count | None
     seed: Seed
     seeds: Count | list[Seed] | None
@@ -135,6 +135,11 @@ class SweeperOptions:
     tpe: TpeOptions
     params: dict[str, Any] | None
     max_batch_size: Count | None
+
+    @property
+    def is_grid(self) -> bool:
+        """Return whether all points are known before the search."""
+        return self.sampler in ("grid", "greedy")
 
 
 class Grid(SweeperOptions):
@@ -178,6 +183,23 @@ class Qmc(SweeperOptions):
     one.
 
     Source: Sobol 1967; Owen 1998, Scrambling Sobol' and Niederreiter-Xing points, J. Complexity 14.
+    """
+
+
+class Greedy(SweeperOptions):
+    """run k = 1, ..., n       the first k hidden layers; 1, ..., k - 1 are those of run k - 1, the output layer is new
+    run n + 1              all layers of run n, all of them trained
+
+    n is arch.depth, or the number of entries of arch.widths, or of arch.channels and arch.kernels. Run k is in the
+    folder k - 1 of the sweep. In runs 2, ..., n the layers of the run before are fixed, with the statistics of their
+    normalizations; init=pretrained init.frozen=false trains them, too. The option of `init` draws the new layers, with
+    init=pretrained that of init.default. Layers come from the best checkpoint of a run.
+
+    Every other key has one value. The runs follow each other in one process. A stopped or killed sweep resumes with the
+    run that was in progress. If a run fails, so do those after it.
+
+    Source: Bengio, Lamblin, Popovici and Larochelle 2007, Greedy layer-wise training of deep networks, NIPS, section 4:
+    supervised pretraining.
     """
 
 

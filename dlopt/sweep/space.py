@@ -16,8 +16,7 @@ from dlopt.config.compose.groups import DATA_FILE_KEYS
 from dlopt.config.compose.nested_options import from_hydra
 from dlopt.config.problems import Problems
 from dlopt.formatting import format_override
-from dlopt.sweep.axis import Axis, Choice, Interval, add_steps
-from dlopt.sweep.grid import ConditionalGrid
+from dlopt.sweep.axis import Axis, Choice, ConditionalGrid, Interval, add_steps
 
 if TYPE_CHECKING:
     from hydra.core.override_parser.types import Override

@@ -26,7 +26,7 @@ from dlopt.runner.job import Job
 from dlopt.runner.workers import Workers
 from dlopt.storage.atomic import atomic_write_bytes
 from dlopt.storage.safe_read import mask_passwords
-from dlopt.sweep import hydra_launcher
+from dlopt.sweep import greedy, hydra_launcher
 from dlopt.sweep.claims import exclusive
 from dlopt.sweep.compose import Composer, remove_storage_address
 from dlopt.sweep.conditions import add_conditions
@@ -56,10 +56,12 @@ def sweep(arguments: Sequence[str], config: DictConfig, context: Any, invocation
     params = [to_hydra(f"{key}={value}", folders) for key, value in (keys.params or {}).items()]
     parser = OverridesParser.create(config_loader=context.config_loader)
     overrides = parser.parse_overrides([*params, *arguments])  # the last of two for one key counts
-    space = parse_space(overrides, grid=keys.sampler == "grid", problems=problems)
+    space = parse_space(overrides, grid=keys.is_grid, problems=problems)
     composer = Composer(context.config_loader, config, invocation.guard)
     if not problems.errors:
         space = add_conditions(space, folders, composer)
+    if keys.sampler == greedy.NAME and not problems.errors:
+        space = greedy.make_stages(space, keys, str(config.hydra.launcher._target_), composer, problems)
     folder = Path(config.hydra.sweep.dir)
     check_directory(folder, "hydra.sweep.dir", problems)
     total = count_points(keys, space, problems)
@@ -162,6 +164,7 @@ class CheckedSweep:
 
         study = self._join_existing_study() or self._join_new_study()
         folder = self.plan.folder
+        self.plan = replace(self.plan, space=greedy.begin_in(self.plan.space, folder))
         folder.mkdir(parents=True, exist_ok=True)
         with exclusive(folder):  # two processes that start at once write the same files
             self._write_manifest(invocation.overrides)
@@ -292,4 +295,4 @@ class CheckedSweep:
     @property
     def sampler(self) -> Sampler:
         """Return how points are chosen."""
-        return Sampler(self.keys.sampler, self.keys.seed, self.keys.tpe)
+        return Sampler("grid" if self.keys.is_grid else self.keys.sampler, self.keys.seed, self.keys.tpe)

@@ -37,7 +37,7 @@ MAX_EXPLAINED_RUNS = 10
 
 def count_points(keys: SweeperOptions, space: Space, problems: Problems) -> int:
     """Return the number of points of the search."""
-    if keys.sampler != "grid":
+    if not keys.is_grid:
         if keys.n_trials is None:
             problems.add("hydra.sweeper.n_trials", f"must be a number: how many points {keys.sampler} tries")
         if not space.axes and not problems.errors:
@@ -72,7 +72,7 @@ def make_plan(
     except (HydraException, ValueError):  # reported with the errors of all runs
         first = {}
     repeats = _make_repeats(keys, space, first, problems)
-    if limited and keys.sampler == "grid" and total * len(repeats) > MAX_UNCONFIRMED_RUNS:
+    if limited and keys.is_grid and total * len(repeats) > MAX_UNCONFIRMED_RUNS:
         count = f"{total * len(repeats):,} runs"
         problems.add("", f"this grid has {count}; --dry-run says how long they take, --yes starts them")
     problems.raise_if_any()
@@ -87,7 +87,7 @@ def make_plan(
 
 def select_checked_points(keys: SweeperOptions, space: Space) -> list[tuple[Any, ...]]:
     """Return the points that are checked in place of all."""
-    return space.corners(MAX_UNCONFIRMED_RUNS if keys.sampler == "grid" else MAX_CHECKED_POINTS)
+    return space.corners(MAX_UNCONFIRMED_RUNS if keys.is_grid else MAX_CHECKED_POINTS)
 
 
 def _make_repeats(keys: SweeperOptions, space: Space, config: Mapping[str, Any], problems: Problems) -> list[Repeat]:

@@ -1,4 +1,4 @@
-"""hydra/sweeper=grid, random, tpe, qmc. Every program that uses Hydra imports this module: it imports nothing more."""
+"""hydra/sweeper=grid, random, tpe, qmc, greedy. Every program that uses Hydra imports it: it imports nothing more."""
 
 from __future__ import annotations
 

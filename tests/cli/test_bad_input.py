@@ -369,10 +369,10 @@ CASES = {
     "one bad option of a sweep": (["-m", "optimizer=sgd,adm"], ["optimizer … did you mean adam … optimizer=adm"]),
     "one bad value of a sweep": (["-m", "optimizer.lr=0.1,-1"], ["optimizer.lr … > 0 … optimizer.lr=-1"]),
     "unknown sweeper": (["-m", "hydra/sweeper=tp", "seed=0,1"], ["1 problem", "hydra/sweeper  … no option 'tp'; did you mean tpe?"]),
-    "a sweeper that would be refused": (["-m", "hydra/sweeper=bayes", "seed=0,1"], ["no option 'bayes'; there is grid, qmc, random, tpe\n"]),
+    "a sweeper that would be refused": (["-m", "hydra/sweeper=bayes", "seed=0,1"], ["no option 'bayes'; there is greedy, grid, qmc, random, tpe\n"]),
     "unknown sweeper of a single run": (["hydra/sweeper=tp"], ["1 problem", "did you mean tpe?"]),
     "two sweepers": (["-m", "hydra/sweeper=tpe,grid", "seed=0,1"], ["1 problem", "hydra/sweeper  … tpe,grid; a search takes one"]),
-    "null for a sweeper": (["-m", "hydra/sweeper=null", "seed=0,1"], ["1 problem", "needs the name of an option; there is grid, qmc, random, tpe"]),
+    "null for a sweeper": (["-m", "hydra/sweeper=null", "seed=0,1"], ["1 problem", "needs the name of an option; there is greedy, grid, qmc, random, tpe"]),
     "a number for a sweeper": (["-m", "hydra.sweeper=3", "seed=0,1"], ["1 problem", "hydra/sweeper  … grid, random, tpe, qmc"]),
     "unknown keys of a search": (
         ["-m", "hydra/swepeer=tpe", "hydra.sweper.trials=4", "optimzer.lr=1", "hydra.sweeper.trails=5", "hydra.sweeper.tpe.n_startup_trals=5",

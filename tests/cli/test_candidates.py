@@ -113,7 +113,7 @@ CASES = {
     # searches
     "train -m hyd": ["hydra/sweeper=", "hydra/launcher="],
     "train +hyd": [],
-    "train hydra/sweeper=": [f"hydra/sweeper={o}" for o in ("grid", "qmc", "random", "tpe")],
+    "train hydra/sweeper=": [f"hydra/sweeper={o}" for o in ("greedy", "grid", "qmc", "random", "tpe")],
     "train hydra/sweeper=[t": [],
     "train hydra/sweeper=tpe hydra/sw": [],
     "train hydra.sweeper.n_trials=": ["hydra.sweeper.n_trials=null"],

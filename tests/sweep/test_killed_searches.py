@@ -39,6 +39,7 @@ SEARCHES = {
     "pruned": (*RANDOM, "hydra.sweeper.pruner=median", "hydra.sweeper.median.n_startup_trials=2"),
     "tpe": (*RANDOM, "hydra/sweeper=tpe", "hydra.sweeper.tpe.n_startup_trials=3"),
     "qmc": (*RANDOM, "hydra/sweeper=qmc"),
+    "greedy": ("hydra/sweeper=greedy", "arch.widths=[4,5,6]"),
     "pool": (*RANDOM, *POOL),
     "seeds in a pool": (*SEEDS, *POOL, "hydra.sweeper.seeds=[0,1]"),
 }  # fmt: skip
@@ -172,7 +173,10 @@ def finish(forks, command, folder):
     return read_results(folder / "sweep")
 
 
-@pytest.mark.parametrize(("name", "times"), [("random", 2), pytest.param("seeds", 2, marks=long)])
+LONG_CASES = [pytest.param(name, times, marks=long) for name, times in (("greedy", 1), ("seeds", 2))]
+
+
+@pytest.mark.parametrize(("name", "times"), [("random", 2), *LONG_CASES])
 def test_a_search_killed_a_few_times_finds_the_same(name, times, forks, get_reference, tmp_path):
     draw, command = random.Random(f"{name} {times}"), make_command(name)
     ends = Counter(disturb(forks, [command] * 2, get_reference(name), tmp_path, draw) for _ in range(times))

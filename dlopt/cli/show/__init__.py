@@ -297,6 +297,9 @@ def _print_sweep(search: SearchRecord, *, everything: bool) -> None:
         search_text.format_head(search, display_path(search.path), width),
         search_text.format_best(search, display_path(best.path) if best else "", width),
     ]
+    if search.sampler == "greedy":  # the trials are stages, not points to compare
+        print("\n\n".join("\n".join(lines) for lines in (*parts, search_text.format_stages(search, width))))
+        return
     if best is not None:
         common = search.fixed_overrides
         if common is None:
