@@ -34,14 +34,14 @@ class ResNet(nn.Module):
     variance grows with the number of blocks; this option selects normalization=batch, as in the paper. Dropout is
     inside F, where it cannot cut the shortcut. regularization=stochastic_depth leaves out whole F.
 
-    channels   output channels of each stage
-    blocks     blocks of each stage
-    kernel     odd kernel size of all convolutions; they are padded so that only a stride changes the positions
-    skip       false omits the additions
-    shortcut   if a block changes the shape: identity takes every second position and adds channels of zeros (option A
-               in the paper, no weights), projection is a 1x1 convolution with a normalization (option B)
-    zero_gamma set the scale of the last normalization of each F to zero at the start, so that every block begins as
-               y = f(x) and the network as a shallow one
+    channels     output channels of each stage
+    blocks       blocks of each stage
+    kernel       odd kernel size of all convolutions; they are padded so that only a stride changes the positions
+    skip         false omits the additions
+    shortcut     if a block changes the shape: identity takes every second position and adds channels of zeros (option A
+                 in the paper, no weights), projection is a 1x1 convolution with a normalization (option B)
+    zero_gamma   whether the scale of the last normalization of each F is zero at the start: then every block begins as
+                 y = f(x), and the network as a shallow one
 
     Source: He, Zhang, Ren and Sun 2016, sections 3.3 and 4.2; dropout as in Zagoruyko and Komodakis 2016; zero_gamma:
     Goyal et al. 2017, section 5.1.

@@ -200,8 +200,8 @@ def _draw(records: Sequence[RunRecord], args: Any, folder: Path) -> Path:
 
 def _write_means(records: Sequence[RunRecord], args: Any, folder: Path) -> Path:
     """Write mean and band of each group of repetitions as runs for TensorBoard, and return their folder."""
-    from dlopt.report import tensorboard_bands
     from dlopt.report.curves import format_label
+    from dlopt.report.tensorboard import bands as tensorboard_bands
 
     if not args.over:
         raise ValueError("--tensorboard writes means: add --over KEY, such as --over seed")

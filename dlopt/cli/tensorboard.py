@@ -47,7 +47,7 @@ def tensorboard(argv: Sequence[str]) -> int:
     print(f"TensorBoard on {display_path(folder)}", flush=True)
     passed_on = argv[1:] if name is not None else argv
     # -P: do not import modules from the working directory, which may be a run's.
-    command = [sys.executable, "-P", "-m", "dlopt.report.tensorboard_view", str(folder)]
+    command = [sys.executable, "-P", "-m", "dlopt.report.tensorboard.view", str(folder)]
     return os.execv(sys.executable, [*command, *passed_on])
 
 

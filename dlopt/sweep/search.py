@@ -14,7 +14,7 @@ from typing import Any, NamedTuple, Protocol
 
 from dlopt.analysis.aggregate import collect_objectives
 from dlopt.config.problems import ConfigError, format_error
-from dlopt.report import tensorboard_bands
+from dlopt.report.tensorboard import bands as tensorboard_bands
 from dlopt.rundir.directory import Row, RunDirectory
 from dlopt.rundir.display import display_path
 from dlopt.runner import sweep_run

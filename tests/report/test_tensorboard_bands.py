@@ -7,7 +7,7 @@ from tensorboard.plugins.custom_scalar.layout_pb2 import Layout
 from tensorboard.plugins.custom_scalar.metadata import CONFIG_SUMMARY_TAG
 
 from dlopt.cli import main
-from dlopt.report import tensorboard_bands
+from dlopt.report.tensorboard import bands as tensorboard_bands
 from dlopt.rundir.find import list_runs
 from dlopt.rundir.writer import RunWriter
 

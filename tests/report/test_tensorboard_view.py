@@ -7,8 +7,8 @@ import pytest
 from helpers import read_tree
 from sweeps import LR_AXIS, OPTIMIZER_AXIS, write_run, write_sweep, write_sweep_json
 
-from dlopt.report import tensorboard_bands
-from dlopt.report.tensorboard_view import LinkView
+from dlopt.report.tensorboard import bands as tensorboard_bands
+from dlopt.report.tensorboard.view import LinkView
 
 SEED_AXIS = {"key": "seed", "kind": "choice", "values": ["0", "1"]}
 

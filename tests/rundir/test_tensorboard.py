@@ -10,7 +10,7 @@ from tensorboard.plugins.custom_scalar.metadata import CONFIG_SUMMARY_TAG
 from tensorboard.plugins.hparams import metadata as hparams_metadata
 
 from dlopt.cli import main
-from dlopt.report.tensorboard_order import OrderedContext
+from dlopt.report.tensorboard.order import OrderedContext
 from dlopt.rundir.directory import RunDirectory
 from dlopt.rundir.find import find_run
 from dlopt.rundir.tensorboard import EventFileWriter, to_tag

@@ -3,7 +3,7 @@
 A run of a sweep is called by its values on the axes of the sweep, such as optimizer=adam,seed=0, instead of its number.
 Other runs and means keep their paths below the folder that is shown.
 
-    python -m dlopt.report.tensorboard_view DIR ...     serves DIR, and passes further arguments to TensorBoard
+    python -m dlopt.report.tensorboard.view DIR ...     serves DIR, and passes further arguments to TensorBoard
 """
 
 from __future__ import annotations
@@ -98,7 +98,7 @@ def serve(source: Path, arguments: list[str]) -> None:
     """Run TensorBoard on the runs of a folder until it is stopped."""
     from tensorboard.main import run_main
 
-    from dlopt.report.tensorboard_order import use_order
+    from dlopt.report.tensorboard.order import use_order
 
     use_order()
     stop = threading.Event()

@@ -1,0 +1,1 @@
+"""TensorBoard: bands over repeated runs, the order of metrics, and the names of runs."""
