@@ -23,7 +23,7 @@ class AdamW(DiagonalAdam):
 
     The decay follows the scheduled learning rate, as in torch. The paper scales it by the schedule only, so its lambda
     is lr weight_decay here. Biases and normalization parameters do not decay; torch.optim.AdamW decays them too, unless
-    they are in a parameter group of their own.
+    they are in a parameter group of their own. Here optimizer.groups.all.decay=1 makes all parameters decay.
 
     weight_decay   decay per step, as a multiple of lr
 

@@ -55,6 +55,7 @@ class Prodigy(AdamHyperparameters):
     """
 
     estimates_lr = True
+    scales_with_lr = False  # one d for all weights: the code of the authors refuses groups with other rates, too
 
     d0: Positive
     d_coef: Positive
