@@ -4,6 +4,7 @@ run = dlopt.train(["data=digits", "optimizer=adam"])   # train; the overrides ar
 run.curves(), run.plot(), run.summary                  # a polars frame, a matplotlib figure, the final metrics
 dlopt.runs(where="optimizer=adam")                     # a polars frame with a row for each run
 dlopt.load("last").probabilities(inputs)               # predict with the best weights of a run
+dlopt.predict("new.csv", "last")                       # a polars frame with a prediction for each row of a file
 
 Nothing is imported before it is used: `import dlopt` takes a millisecond.
 """
@@ -12,6 +13,7 @@ TYPE_CHECKING = False  # importing typing would take a third of the time of `dlo
 if TYPE_CHECKING:
     from dlopt.api.frames import runs
     from dlopt.api.load import load
+    from dlopt.api.predict import predict
     from dlopt.api.run import Run, open_run
     from dlopt.api.sweep import Sweep, open_sweep
     from dlopt.api.train import train
@@ -31,6 +33,7 @@ __all__ = [
     "load",
     "open_run",
     "open_sweep",
+    "predict",
     "runs",
     "train",
 ]
@@ -44,6 +47,7 @@ _MODULES = {
     "load": "dlopt.api.load",
     "open_run": "dlopt.api.run",
     "open_sweep": "dlopt.api.sweep",
+    "predict": "dlopt.api.predict",
     "runs": "dlopt.api.frames",
     "train": "dlopt.api.train",
 }

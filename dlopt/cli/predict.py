@@ -99,7 +99,7 @@ def _predict_runs(runs: Sequence[RunDirectory], args: Any) -> int:
                 runs, data, args.checkpoint, device=args.device, trust=args.trust, batch_size=args.batch_size
             )
             _print_warnings(warnings)
-            _check_top(predictor, args.top)
+            check_top(predictor, args.top)
             if out is None:
                 _print_first(predictor, args)
                 return 0
@@ -147,7 +147,7 @@ def _check(runs: Sequence[RunDirectory], args: Any, out: str | None) -> None:
     problems.raise_if_any()
 
 
-def _check_top(predictor: FilePredictor, top: int | None) -> None:
+def check_top(predictor: FilePredictor, top: int | None) -> None:
     """Raise ConfigError if there are not so many classes."""
     from dlopt.config.problems import ConfigError
 
