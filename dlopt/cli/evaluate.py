@@ -150,7 +150,7 @@ def _write_predictions(
 
     Return the exit code.
     """
-    from dlopt.report import predictions
+    from dlopt.report.predictions import columns as predictions
     from dlopt.storage import atomic
 
     is_classes, names = predictor.kind == "classes", predictor.name_outputs(outputs.shape[-1])

@@ -126,7 +126,7 @@ def _check(runs: Sequence[RunDirectory], args: Any, out: str | None) -> None:
     """Raise ConfigError unless the file exists and the predictions can be written."""
     from dlopt.config.problems import Problems
     from dlopt.errors import did_you_mean
-    from dlopt.report.prediction_file import WRITERS
+    from dlopt.report.predictions.files import WRITERS
 
     problems = Problems()
     file = Path(args.file).expanduser()
@@ -162,8 +162,8 @@ def check_top(predictor: FilePredictor, top: int | None) -> None:
 def _write(predictor: FilePredictor, args: Any, out: Path) -> int:
     """Write the predictions and print a summary. Return the exit code."""
     from dlopt import console
-    from dlopt.report.prediction_file import open_prediction_file
-    from dlopt.report.predictions import Summary, list_predictions
+    from dlopt.report.predictions.columns import Summary, list_predictions
+    from dlopt.report.predictions.files import open_prediction_file
 
     names, is_classes = predictor.names, predictor.kind == "classes"
     summary, done = Summary(names, is_classes=is_classes), 0
@@ -190,7 +190,7 @@ def _write(predictor: FilePredictor, args: Any, out: Path) -> int:
 
 def _print_first(predictor: FilePredictor, args: Any) -> None:
     """Print the first rows of the file with their predictions."""
-    from dlopt.report.predictions import format_values, list_predictions, name_columns
+    from dlopt.report.predictions.columns import format_values, list_predictions, name_columns
     from dlopt.report.text_table import TextTable
 
     part = next(iter(predictor))

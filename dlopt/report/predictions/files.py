@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 import numpy as np
 
 from dlopt.base.data import SourceRows
-from dlopt.report.predictions import Values, format_values, name_columns
+from dlopt.report.predictions.columns import Values, format_values, name_columns
 from dlopt.storage.atomic import atomic_write
 from dlopt.storage.frame_rows import FrameRows, TypedRows
 
