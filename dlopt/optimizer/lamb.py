@@ -42,8 +42,11 @@ class LAMB(AdamHyperparameters):
     def step(self, w: Tensor, state: AdamState, objective: ObjectiveOracle) -> Step:
         loss, g = objective.gradient(w)
         m, v, t = state
-        u = (w * objective.layout.weight_mask(w)).mul_(-self.weight_decay)
+        u = w * -self.weight_decay
         weights, others = objective.layout.partition_weights()
+        for p in objective.layout:
+            if p.decay != 1.0:
+                u[..., p.slice] *= p.decay
         count = t if self.bias_correction else torch.full_like(t, torch.inf)  # at infinity corrections are 1
         adam_step_([u], [g], [m], [v], count, lr=1.0, beta1=self.beta1, beta2=self.beta2, eps=self.eps)
         parts, directions = select(w, weights), select(u, weights)

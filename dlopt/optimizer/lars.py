@@ -51,20 +51,19 @@ class LARS(Optimizer):
         loss, g = objective.gradient(w)
         weights, others = objective.layout.partition_weights()
         norms, of_gradients = (compute_norms(select(x, weights), w) for x in (w, g))
-        decays = isinstance(self.weight_decay, Tensor) or self.weight_decay > 0.0
-        decayed = (w * objective.layout.weight_mask(w)).mul_(self.weight_decay) if decays else w
-        of_decay = compute_norms(select(decayed, weights), w) if decays else 0.0
-        rates = self.lr * divide_norms(self.trust * norms, of_gradients + of_decay)
+        same = all(p.decay == 1.0 for p in weights)
+        decay = self.weight_decay * (1.0 if same else torch.cat([w.new_full((1,), p.decay) for p in weights]))
+        rates = self.lr * divide_norms(self.trust * norms, of_gradients + decay * norms)
         v = state.v.mul_(self.momentum)
         for v_, g_, rate in zip(select(v, weights), select(g, weights), rates.split(1, dim=-1), strict=True):
             axpy_(v_, rate, g_)
         for v_, g_ in zip(select(v, others), select(g, others), strict=True):
             axpy_(v_, self.lr, g_)
-        if decays:
-            for v_, decay, rate in zip(
-                select(v, weights), select(decayed, weights), rates.split(1, dim=-1), strict=True
-            ):
-                axpy_(v_, rate, decay)
-            for v_, decay in zip(select(v, others), select(decayed, others), strict=True):
-                axpy_(v_, self.lr, decay)
+        if isinstance(self.weight_decay, Tensor) or self.weight_decay > 0.0:
+            decays = (rates * decay).split(1, dim=-1)
+            for v_, w_, factor in zip(select(v, weights), select(w, weights), decays, strict=True):
+                axpy_(v_, factor, w_)
+            for p in others:
+                if p.decay != 0.0:
+                    axpy_(v[..., p.slice], self.lr * self.weight_decay * p.decay, w[..., p.slice])
         return Step(w.sub_(v), state, loss, g)

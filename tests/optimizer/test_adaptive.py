@@ -12,7 +12,7 @@ from torch import nn
 
 from dlopt.activation.tanh import Tanh
 from dlopt.arch.cnn import CNN
-from dlopt.base.layout import Layout
+from dlopt.base.layout import Factors, Layout, set_factors
 from dlopt.normalization.none import NoNormalization
 from dlopt.optimizer.lars import LARS
 
@@ -277,3 +277,28 @@ def test_adafactor_stays_finite_where_a_unit_has_no_gradient_for_a_while(dtype):
         w, state, *_ = rule.step(w, state, Given(g if step < 50 else g + 1.0, layout))
         assert torch.equal(w == before, g == 0.0) if step < 50 else (w != before).all()
         assert (w - before).abs().max() < 0.2
+
+
+@pytest.mark.parametrize("option", ["lamb", "lars"])
+@pytest.mark.parametrize("lead", [(), (2,)])
+def test_parameters_decay_by_the_factors_of_their_groups(option, lead):
+    """In the direction and in the trust ratio of weights, and in the plain step of biases."""
+    torch.manual_seed(0)
+    model, rule = make_dense_network(), make_option("optimizer", option, lr=0.1, weight_decay=0.7)
+    set_factors(model, {"1.weight": Factors(decay=2.0), "3.bias": Factors(decay=0.5)})
+    layout = Layout.of(model)
+    w, g = torch.randn(2, *lead, layout.size, dtype=torch.float64)
+    after = rule.step(w.clone(), rule.init(w, layout), Given(g, layout)).w
+    factors = {"1.weight": 2.0, "1.bias": 0.0, "3.weight": 1.0, "3.bias": 0.5}
+    for p in layout:
+        w_, g_ = w[..., p.slice], g[..., p.slice]
+        decay = 0.7 * factors[p.name]
+        norm = w_.norm(dim=-1, keepdim=True)
+        if option == "lamb":
+            step = g_ / (g_.abs() + rule.eps) + decay * w_
+            ratio = norm / step.norm(dim=-1, keepdim=True)
+        else:
+            step = g_ + decay * w_
+            ratio = rule.trust * norm / (g_.norm(dim=-1, keepdim=True) + decay * norm)
+        expected = w_ - 0.1 * (ratio if p.kind == "weight" else 1.0) * step
+        torch.testing.assert_close(after[..., p.slice], expected)
