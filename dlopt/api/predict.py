@@ -55,8 +55,8 @@ def predict(
 
         from dlopt.cli.predict import check_top
         from dlopt.config.reopen.predict_file import open_file
-        from dlopt.report.prediction_file import open_prediction_file
-        from dlopt.report.predictions import list_predictions
+        from dlopt.report.predictions.columns import list_predictions
+        from dlopt.report.predictions.files import open_prediction_file
 
         predictor, notices = open_file(runs, arguments, str(checkpoint), device=device, trust=trust)
         check_top(predictor, top)
