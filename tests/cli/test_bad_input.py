@@ -97,7 +97,7 @@ CASES = {
     ),
     "unknown option as Hydra spells it": (["schedule=warmup", "schedule@schedule.then=cosin"], ["schedule.then  … did you mean cosine"]),
     "an inner option where no option is nested": (["schedule.then=cosine"], ["schedule.then  … schedule=warmup would have it"]),
-    "a key of another option": (["schedule.final=0.1"], ["schedule.final … here; schedule=cosine, … or schedule=warm_restarts would have it"]),
+    "a key of another option": (["schedule.final=0.1"], ["schedule.final … here; schedule=cosine, … or schedule=wsd would have it"]),
     "inner classes": (
         ["schedule=warmup", "schedule.then=custom", "optimizer=sam", "optimizer.base_optimizer._target_=dlopt.schedule.constant.ConstantSchedule"],
         ["2 problems", "schedule.then._target_=my_module.MyClass", "optimizer.base_optimizer._target_ … ConstantSchedule must be a subclass of dlopt.parts.Optimizer"],

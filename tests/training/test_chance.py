@@ -52,7 +52,7 @@ CASES = {
 def test_only_runs_at_the_level_of_guessing_are_named(name):
     rows, expected = CASES[name]
     split = Split(torch.zeros(200, 1), torch.cat([torch.full((100,), 2), LABELS]), torch.arange(100, 200))
-    experiment = SimpleNamespace(train=split, outputs=3, loss=make_option("loss", "cross_entropy"))
+    experiment = SimpleNamespace(train=split, outputs=3, loss=make_option("loss", "cross_entropy"), teacher=None)
     text = describe_chance_level(experiment, rows)
     assert bool(text) == expected
     assert not text or f"{GUESSING:.4g}, the entropy of the labels" in text
@@ -60,7 +60,7 @@ def test_only_runs_at_the_level_of_guessing_are_named(name):
 
 def test_labels_of_one_class_leave_nothing_to_guess():
     split = Split(torch.zeros(5, 1), torch.ones(5, dtype=torch.int64))
-    experiment = SimpleNamespace(train=split, outputs=2, loss=make_option("loss", "cross_entropy"))
+    experiment = SimpleNamespace(train=split, outputs=2, loss=make_option("loss", "cross_entropy"), teacher=None)
     assert describe_chance_level(experiment, make_rows(1.0)) == ""
 
 
