@@ -323,6 +323,7 @@ def find_wrong_defaults(tree: dict, line: str) -> list[str]:
     ]
 
 
+@pytest.mark.long
 def test_keys_of_every_option_and_their_defaults_are_offered(monkeypatch):
     monkeypatch.setattr(static_config, "read_yaml_or_empty", functools.cache(static_config.read_yaml_or_empty))
     wrong = []

@@ -143,6 +143,7 @@ def test_the_best_learning_rate_is_that_of_brute_force():
     assert judge(track, landmarks).steps == min(counts)
 
 
+@pytest.mark.long
 def test_candidates_are_compared_by_their_own_evaluations():
     """In lanes, the line search of one candidate would count for all, and steps would decide."""
     words = ("surface=himmelblau", "optimizer=newton", "start=[-1,1]", "steps=60")

@@ -266,9 +266,8 @@ def test_a_killed_parent_leaves_no_process(sweeping, tmp_path):
     check_stopped(parent, is_asked=False)
 
 
-@pytest.mark.parametrize(
-    ("number", "processes"), [pytest.param(signal.SIGKILL, 3, marks=pytest.mark.long), (signal.SIGINT, 4)]
-)
+@pytest.mark.parametrize(("number", "processes"), [(signal.SIGKILL, 3), (signal.SIGINT, 4)])
+@pytest.mark.long
 def test_a_parent_can_be_ended_while_its_workers_start(number, processes, sweeping):
     """A terminal also sends SIGINT to the workers, before they can handle it; they print nothing."""
     parent = sweeping("stubborn", "compute")

@@ -173,10 +173,8 @@ def finish(forks, command, folder):
     return read_results(folder / "sweep")
 
 
-LONG_CASES = [pytest.param(name, times, marks=long) for name, times in (("greedy", 1), ("seeds", 2))]
-
-
-@pytest.mark.parametrize(("name", "times"), [("random", 2), *LONG_CASES])
+@long
+@pytest.mark.parametrize(("name", "times"), [("random", 3), ("seeds", 3), ("greedy", 3)])
 def test_a_search_killed_a_few_times_finds_the_same(name, times, forks, get_reference, tmp_path):
     draw, command = random.Random(f"{name} {times}"), make_command(name)
     ends = Counter(disturb(forks, [command] * 2, get_reference(name), tmp_path, draw) for _ in range(times))
@@ -252,7 +250,9 @@ def test_a_stopped_search_saves_its_runs_and_prints_how_to_resume(launcher, numb
     assert sorted(path.name for path in sweep.glob("[0-9]*")) == [run.name for run in runs]
 
 
-@pytest.mark.parametrize("victim", ["search", "search with a pool", "worker"])
+@pytest.mark.parametrize(
+    "victim", ["worker", *(pytest.param(name, marks=long) for name in ("search", "search with a pool"))]
+)
 def test_a_killed_trial_continues_from_its_last_checkpoint(victim, forks, tmp_path):
     """In its own directory, with the rows up to the checkpoint."""
     pool = ("hydra/launcher=pool", "hydra.launcher.workers=1")

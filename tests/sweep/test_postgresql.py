@@ -125,7 +125,8 @@ def test_a_server_that_stops_ends_a_search_with_a_message_and_loses_nothing(fork
     assert not (tmp_path / "sweep" / "2").exists()
 
 
-@pytest.mark.parametrize("launcher", ["local", pytest.param("basic", marks=pytest.mark.long)])
+@pytest.mark.long
+@pytest.mark.parametrize("launcher", ["local", "basic"])
 def test_a_password_is_in_no_file_and_no_output(launcher, forks, postgresql, tmp_path):
     address = postgres.add_password_role(postgresql, SECRET)
     more = ("hydra.sweeper.n_trials=2", "hydra.sweeper.pruner=median", f"hydra/launcher={launcher}")
