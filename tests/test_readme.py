@@ -36,7 +36,7 @@ def test_the_python_of_the_readme_runs(here):
     code = re.search(r"## From Python\n\n```python\n(.*?)```", README.read_text(), re.DOTALL)[1]
     names: dict = {}
     exec(code, names)
-    assert (here / "curves.png").exists() and names["run"].status == names["moons"].status == "done"
+    assert (here / "curves.png").exists() and names["run"].status == names["own"].status == "done"
     assert names["sweep"].best().settings["arch"] == "mlp"
 
 

@@ -21,6 +21,7 @@ from dlopt.base.loss import Loss
 from dlopt.base.mapped_inputs import MappedInputs, map_inputs
 from dlopt.base.regularization import Regularization
 from dlopt.base.transforms import Preprocess
+from dlopt.errors import join_truncated
 from dlopt.objective.problem import Problem
 from dlopt.training.batches import DataPlacement, Examples
 from dlopt.training.evaluation import CHUNK, compute_metrics, predict_split
@@ -96,6 +97,12 @@ class Predictor:
         self.step = step
         self._threads = threads or torch.get_num_threads()
         self._deterministic = deterministic
+
+    def __repr__(self) -> str:
+        kind = "numbers" if self.loss.targets == "numbers" else "classes"
+        named = f", {kind} {join_truncated(self.names)}" if self.names else ""
+        weights = f", {self.checkpoint} checkpoint (step {self.step})" if self.checkpoint else ""
+        return f"Predictor({type(self.model).__name__}{named}{weights}, on {self.device})"
 
     def set_torch_switches(self) -> AbstractContextManager[None]:
         """Return a context in which torch has the run's number of threads and its deterministic mode."""

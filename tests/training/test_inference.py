@@ -94,6 +94,11 @@ def test_classes_and_numbers_are_named_and_in_the_units_of_the_data(network):
         outputs = network(x)
     classes = Predictor(network, CrossEntropy([], None), names=("ant", "bee", "cow"))
     assert classes.predict_classes(x) == [("ant", "bee", "cow")[i] for i in outputs.argmax(1).tolist()]
+    name = type(network).__name__
+    assert repr(classes) == f"Predictor({name}, classes ant, bee, cow, on cpu)"
+    assert repr(Predictor(network, CrossEntropy([], None), checkpoint="best", step=7)) == (
+        f"Predictor({name}, best checkpoint (step 7), on cpu)"
+    )
     assert Predictor(network, CrossEntropy([], None)).predict_classes(x[:1]) == [str(outputs[0].argmax().item())]
     numbers = Predictor(network, MeanSquaredError([]), encoding={"scale": 3.0, "middle": -2.0})
     torch.testing.assert_close(numbers.predict_numbers(x), 3.0 * outputs.double() - 2.0, rtol=1e-5, atol=1e-5)
