@@ -194,9 +194,10 @@ def _attach_regressor(
     elif getattr(model, "auxiliary_weight", None) is not None:
         wrong = f"compares layers of networks with one output, and {type(model).__name__} has auxiliary outputs"
     elif optimizer.samples_targets:
-        wrong = (
-            f"has no distribution of targets, which {type(optimizer).__name__} draws: use optimizer.fisher=empirical"
-        )
+        choice = "another optimizer"
+        if optimizer.without_sampling is not None:
+            choice = "optimizer.{}={}".format(*optimizer.without_sampling)
+        wrong = f"has no distribution of targets, which {type(optimizer).__name__} draws: use {choice}"
     if wrong:
         raise OptionError("layer", wrong)
     x = prepared.train.inputs[:2]
