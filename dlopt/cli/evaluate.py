@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dlopt.cli.run_parser import add_checkpoint_flags, build_run_parser, find_conflict, mark_data_keys
+from dlopt.cli.run_parser import add_checkpoint_flags, build_run_parser, find_conflict, mark_data_keys, open_named_run
 from dlopt.rundir.display import display_path, make_report_path
 from dlopt.storage.safe_read import to_printable
 
@@ -57,15 +57,10 @@ def build_parser() -> ArgumentParser:
 def evaluate(argv: Sequence[str]) -> int:
     """Run the command and return its exit code."""
     args = build_parser().parse_args(mark_data_keys(argv, ("--predictions", "--title")))
-    from dlopt import console
-    from dlopt.runner.open_run import open_run
-
     if args.title is not None and args.png is None:
         print("dlopt evaluate: --title is for a picture: add --png", file=sys.stderr)
         return 2
-    console.quiet = args.quiet
-    outcome = "it cannot be evaluated"
-    return open_run("dlopt evaluate", args.run, lambda run: _evaluate_run(run, args), trust=args.trust, outcome=outcome)
+    return open_named_run("evaluate", args, _evaluate_run, "it cannot be evaluated")
 
 
 def _evaluate_run(run: RunDirectory, args: Any) -> int:

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dlopt.cli.run_parser import build_run_parser
+from dlopt.cli.run_parser import add_checkpoint_flag, build_run_parser, open_named_run
 from dlopt.errors import join_truncated
 from dlopt.rundir.display import display_path, make_export_path
 from dlopt.storage.safe_read import to_printable
@@ -41,12 +41,7 @@ def build_parser() -> ArgumentParser:
     parser = build_run_parser("export", description, EPILOG, quiet="print errors only")
     parser.add_argument("--to", required=True, choices=SUFFIXES, help="the format")
     parser.add_argument("--out", metavar="FILE", help="default: outputs/exports/, with the name of the run")
-    parser.add_argument(
-        "--checkpoint",
-        default="best",
-        metavar="best|last|average|STEP",
-        help="default best; without validation: the last",
-    )
+    add_checkpoint_flag(parser)
     parser.add_argument("--probabilities", action="store_true", help="outputs are probabilities of the classes")
     parser.add_argument(
         "--opset", type=int, metavar="N", help="of onnx: version of the operators, 18 to 23; default 20"
@@ -72,12 +67,7 @@ def parse_tolerance(text: str) -> float:
 def export(argv: Sequence[str]) -> int:
     """Run the command and return its exit code."""
     args = build_parser().parse_args(argv)
-    from dlopt import console
-    from dlopt.runner.open_run import open_run
-
-    console.quiet = args.quiet
-    outcome = "nothing was written"
-    return open_run("dlopt export", args.run, lambda run: _export_run(run, args), trust=args.trust, outcome=outcome)
+    return open_named_run("export", args, _export_run, "nothing was written")
 
 
 def _export_run(run: RunDirectory, args: Any) -> int:

@@ -9,7 +9,7 @@ from argparse import ArgumentParser
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from dlopt.cli.run_parser import build_run_parser
+from dlopt.cli.run_parser import build_run_parser, open_named_run
 from dlopt.rundir.display import display_path
 from dlopt.storage.safe_read import to_printable
 
@@ -35,13 +35,10 @@ def build_parser() -> ArgumentParser:
 def rerun(argv: Sequence[str]) -> int:
     """Run the command and return its exit code."""
     args = build_parser().parse_args(argv)
-    from dlopt import console
     from dlopt.rundir import provenance
-    from dlopt.runner.open_run import open_run
 
     provenance.start_git_query()
-    console.quiet = args.quiet
-    return open_run("dlopt rerun", args.run, lambda run: _rerun_run(run, args), trust=args.trust)
+    return open_named_run("rerun", args, _rerun_run, "nothing was started")
 
 
 def _rerun_run(run: RunDirectory, args: Any) -> int:

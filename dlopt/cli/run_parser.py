@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from argparse import ArgumentParser, ArgumentTypeError, RawDescriptionHelpFormatter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -33,6 +33,18 @@ def build_parser(command: str, description: str, epilog: str, quiet: str) -> Arg
     return parser
 
 
+def open_named_run(command: str, args: Any, work: Callable[[RunDirectory, Any], int], outcome: str) -> int:
+    """Return the exit code of work(run, args) on the run that the arguments name, or of a message without it.
+
+    outcome: as for `dlopt.runner.open_run.open_run`.
+    """
+    from dlopt import console
+    from dlopt.runner.open_run import open_run
+
+    console.quiet = args.quiet
+    return open_run(f"dlopt {command}", args.run, lambda run: work(run, args), trust=args.trust, outcome=outcome)
+
+
 def parse_count(text: str) -> int:
     """Return the value of a flag that takes a number of things."""
     return _parse_whole_number(text, 1)
@@ -54,14 +66,19 @@ def _parse_whole_number(text: str, least: int) -> int:
 # ------------------------------------------------------------------------------------------- other data and predictions
 
 
-def add_checkpoint_flags(parser: ArgumentParser) -> None:
-    """Add the flags of a command that uses a trained network: --checkpoint and --device."""
+def add_checkpoint_flag(parser: ArgumentParser) -> None:
+    """Add --checkpoint, by default the best one."""
     parser.add_argument(
         "--checkpoint",
         default="best",
         metavar="best|last|average|STEP",
         help="default best; without validation: the last",
     )
+
+
+def add_checkpoint_flags(parser: ArgumentParser) -> None:
+    """Add the flags of a command that uses a trained network: --checkpoint and --device."""
+    add_checkpoint_flag(parser)
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, ...")
 
 

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dlopt.cli.run_parser import build_run_parser
+from dlopt.cli.run_parser import build_run_parser, open_named_run
 from dlopt.rundir.display import display_path
 
 if TYPE_CHECKING:
@@ -43,12 +43,7 @@ def build_parser() -> ArgumentParser:
 def verify(argv: Sequence[str]) -> int:
     """Run the command and return its exit code."""
     args = build_parser().parse_args(argv)
-    from dlopt import console
-    from dlopt.runner.open_run import open_run
-
-    console.quiet = args.quiet
-    outcome = "it cannot be verified"
-    return open_run("dlopt verify", args.run, lambda run: _verify_run(run, args), trust=args.trust, outcome=outcome)
+    return open_named_run("verify", args, _verify_run, "it cannot be verified")
 
 
 def _verify_run(run: RunDirectory, args: Any) -> int:

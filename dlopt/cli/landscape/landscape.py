@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dlopt.cli.landscape.flags import build_parser, check_flags, name_comparison, name_grid
+from dlopt.cli.run_parser import open_named_run
 from dlopt.rundir.display import display_path
 from dlopt.storage.safe_read import to_printable
 
@@ -25,12 +26,7 @@ if TYPE_CHECKING:
 def landscape(argv: Sequence[str]) -> int:
     """Run the command and return its exit code."""
     args = build_parser().parse_args(argv)
-    from dlopt import console
-    from dlopt.runner.open_run import open_run
-
-    console.quiet = args.quiet
-    outcome = "nothing was computed"
-    return open_run("dlopt landscape", args.run, lambda run: _draw_run(run, args), trust=args.trust, outcome=outcome)
+    return open_named_run("landscape", args, _draw_run, "nothing was computed")
 
 
 def _draw_run(run: RunDirectory, args: Any) -> int:

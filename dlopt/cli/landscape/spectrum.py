@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dlopt.cli.run_parser import build_run_parser, parse_count
+from dlopt.cli.run_parser import build_run_parser, open_named_run, parse_count
 from dlopt.formatting import format_count
 from dlopt.rundir.display import display_path
 from dlopt.storage.safe_read import to_printable
@@ -59,12 +59,7 @@ def build_parser() -> ArgumentParser:
 def spectrum(argv: Sequence[str]) -> int:
     """Run the command and return its exit code."""
     args = build_parser().parse_args(argv)
-    from dlopt import console
-    from dlopt.runner.open_run import open_run
-
-    console.quiet = args.quiet
-    outcome = "nothing was computed"
-    return open_run("dlopt spectrum", args.run, lambda run: _analyse_run(run, args), trust=args.trust, outcome=outcome)
+    return open_named_run("spectrum", args, _analyse_run, "nothing was computed")
 
 
 def _analyse_run(run: RunDirectory, args: Any) -> int:
