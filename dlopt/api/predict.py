@@ -55,7 +55,7 @@ def predict(
 
         from dlopt.cli.predict import check_top
         from dlopt.config.reopen.predict_file import open_file
-        from dlopt.report.predictions.columns import list_predictions
+        from dlopt.report.predictions.columns import list_part
         from dlopt.report.predictions.files import open_prediction_file
 
         predictor, notices = open_file(runs, arguments, str(checkpoint), device=device, trust=trust)
@@ -63,9 +63,7 @@ def predict(
         whole = Path(stack.enter_context(tempfile.TemporaryDirectory())) / "predictions.parquet"
         with open_prediction_file(whole) as write:
             for part in predictor:
-                is_classes = predictor.kind == "classes"
-                values = list_predictions(part.mean, predictor.names, is_classes=is_classes, sd=part.sd, top=top)
-                write(values, part.source)
+                write(list_part(predictor, part, top), part.source)
         notices += predictor.notices()
         frame = polars.read_parquet(whole, memory_map=False)
     for notice in notices:

@@ -162,19 +162,17 @@ def check_top(predictor: FilePredictor, top: int | None) -> None:
 def _write(predictor: FilePredictor, args: Any, out: Path) -> int:
     """Write the predictions and print a summary. Return the exit code."""
     from dlopt import console
-    from dlopt.report.predictions.columns import Summary, list_predictions
+    from dlopt.report.predictions.columns import Summary, list_part
     from dlopt.report.predictions.files import open_prediction_file
 
-    names, is_classes = predictor.names, predictor.kind == "classes"
-    summary, done = Summary(names, is_classes=is_classes), 0
+    summary, done = Summary(predictor.names, is_classes=predictor.kind == "classes"), 0
     try:
         with (
             open_prediction_file(out) as write,
             console.show_progress(Path(args.file).name, predictor.total, predictor.unit) as advance,
         ):
             for part in predictor:
-                values = list_predictions(part.mean, names, is_classes=is_classes, sd=part.sd, top=args.top)
-                write(values, part.source)
+                write(list_part(predictor, part, args.top), part.source)
                 summary.add(part.mean)
                 advance(part.done - done)
                 done = part.done
@@ -190,13 +188,11 @@ def _write(predictor: FilePredictor, args: Any, out: Path) -> int:
 
 def _print_first(predictor: FilePredictor, args: Any) -> None:
     """Print the first rows of the file with their predictions."""
-    from dlopt.report.predictions.columns import format_values, list_predictions, name_columns
+    from dlopt.report.predictions.columns import format_values, list_part, name_columns
     from dlopt.report.text_table import TextTable
 
     part = next(iter(predictor))
-    is_classes = predictor.kind == "classes"
-    count = len(part.mean)
-    values = list_predictions(part.mean, predictor.names, is_classes=is_classes, sd=part.sd, top=args.top)
+    count, values = len(part.mean), list_part(predictor, part, args.top)
     columns, source = format_values(values, digits=SHOWN_DIGITS), part.source
     rows = [list(row) for row in zip(*columns.values(), strict=True)][:SHOWN]
     header = list(columns)

@@ -80,10 +80,7 @@ def load_teacher(
 
 def _open(name: str | None, *, trust: bool) -> tuple[RunDirectory, Predictor]:
     """Return the run of this name and its network."""
-    if name is None:
-        raise OptionError("teacher", "name a run: its directory, or a unique part of its name")
-    if name == "last":
-        raise OptionError("teacher", "last is another run tomorrow; name it by its directory, or a part of its name")
+    name = find.check_name(name, "teacher")
     try:
         run = find.find_run(name)
         predictor, _ = load_predictor(run, device="cpu", trust=trust)
@@ -110,8 +107,7 @@ def _check_task(option: parts.Distillation, components: Components, predictor: P
 
 def _list_differences(predictor: Predictor, own: parts.Dataset) -> Iterator[str]:
     """Yield how the task of a teacher differs from that of these data."""
-    split = predictor.splits["test"][0]
-    kind = "numbers" if split.targets.is_floating_point() else "classes"
+    split, kind = predictor.splits["test"][0], predictor.kind
     if kind != own.kind:
         yield f"it predicts {kind}, and this data has {own.kind}"
         return

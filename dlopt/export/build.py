@@ -99,7 +99,7 @@ def choose_output(predictor: Predictor, *, probabilities: bool) -> Output:
     if 0 in split.inputs.shape[1:]:
         wrong = "it has no inputs, so there is no network to export: its loss is a function of the weights alone"
         raise ConfigError([("run", f"{wrong}, which lie in its checkpoints")])
-    if not split.targets.is_floating_point():
+    if predictor.kind == "classes":
         return "probabilities" if probabilities else "scores"
     if probabilities:
         raise ConfigError([("--probabilities", "is for classes, and the run predicts numbers: leave it out")])

@@ -92,24 +92,21 @@ class Pretrained:
 
     def _network(self) -> Mapping[str, Tensor]:
         """Return the state dict of the other run."""
-        if self.run is None:
-            raise OptionError("run", "name a run: its directory, or a unique part of its name")
-        if self.run == "last":
-            raise OptionError("run", "last is another run tomorrow; name it by its directory, or a part of its name")
-        file = Path(self.run)
+        name = find.check_name(self.run, "run")
+        file = Path(name)
         try:
             if file.is_file():
                 is_safetensors = file.suffix == checkpoint_file.SUFFIX
                 content = (checkpoint_file.load_any if is_safetensors else torch_file.load)(file)
             else:
-                content = _load_checkpoint(find.find_run(self.run))
+                content = _load_checkpoint(find.find_run(name))
         except find.RunNotFound as error:
             raise OptionError("run", str(error)) from error
         except (OSError, ValueError) as error:
-            raise OptionError("run", f"{self.run} cannot be read ({error})") from error
+            raise OptionError("run", f"{name} cannot be read ({error})") from error
         network = _find_state_dict(content)
         if network is None:
-            raise OptionError("run", f"{self.run} is neither a checkpoint of a run nor a state dict of tensors")
+            raise OptionError("run", f"{name} is neither a checkpoint of a run nor a state dict of tensors")
         return network
 
 

@@ -16,6 +16,11 @@ def fused_available(w: Tensor) -> bool:
     return w.ndim == 1 and w.device.type in ("cpu", "cuda")
 
 
+def is_positive(value: float | Tensor) -> bool:
+    """Return whether a hyperparameter is positive; a column of lanes counts as if it is, since one of them may be."""
+    return isinstance(value, Tensor) or value > 0.0
+
+
 def cache_chunks(w: Tensor, *others: Tensor) -> Iterator[tuple[Tensor, ...]]:
     """Yield views of the same slice of each of these (..., P) tensors, one slice after another.
 

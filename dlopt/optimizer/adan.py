@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from dlopt.base.layout import Layout
-from dlopt.linalg.inplace import addcdiv_scaled_, cache_chunks
+from dlopt.linalg.inplace import addcdiv_scaled_, cache_chunks, is_positive
 from dlopt.optimizer._adam import bias_correction
 from dlopt.parts import ObjectiveOracle, Optimizer, Step
 from dlopt.ranges import Fraction, NonNegative, Positive
@@ -71,7 +71,7 @@ class Adan(Optimizer):
         correction = bias_correction(self.beta3, t) ** 0.5
         of_average = -self.lr * correction / bias_correction(self.beta1, t)
         of_difference = -self.lr * correction * self.beta2 / bias_correction(self.beta2, t)
-        decays = isinstance(self.weight_decay, Tensor) or self.weight_decay > 0.0
+        decays = is_positive(self.weight_decay)
         mask = objective.layout.weight_mask(w) if decays else w
         for w_, g_, m_, d_, v_, x, mask_ in cache_chunks(w, g, m, d, v, g_before, mask):
             m_.lerp_(g_, 1 - self.beta1)

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from dlopt.base.layout import Layout
-from dlopt.linalg.inplace import addcdiv_scaled_, addcmul_scaled_, cache_chunks
+from dlopt.linalg.inplace import addcdiv_scaled_, addcmul_scaled_, cache_chunks, is_positive
 from dlopt.optimizer._adam import AdamHyperparameters, adam_step_, bias_correction, log
 from dlopt.parts import ObjectiveOracle, Step
 from dlopt.ranges import Count, NonNegative, Range
@@ -66,7 +66,7 @@ class AdEMAMix(AdamHyperparameters):
         loss, g = objective.gradient(w)
         m, slow, v, before = state
         t = before + 1
-        if isinstance(self.weight_decay, Tensor) or self.weight_decay > 0.0:
+        if is_positive(self.weight_decay):
             addcmul_scaled_(w, -(self.lr * self.weight_decay), w, objective.layout.weight_mask(w))
         count = torch.full((), float(before), device=w.device)
         adam_step_([w], [g], [m], [v], count, lr=self.lr, beta1=self.beta1, beta2=self.beta2, eps=self.eps)

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from dlopt.base.layout import Layout
-from dlopt.linalg.inplace import axpy_
+from dlopt.linalg.inplace import axpy_, is_positive
 from dlopt.optimizer._layerwise import compute_norms, divide_norms, select
 from dlopt.parts import ObjectiveOracle, Optimizer, Step
 from dlopt.ranges import Fraction, NonNegative, Positive
@@ -59,7 +59,7 @@ class LARS(Optimizer):
             axpy_(v_, rate, g_)
         for v_, g_ in zip(select(v, others), select(g, others), strict=True):
             axpy_(v_, self.lr, g_)
-        if isinstance(self.weight_decay, Tensor) or self.weight_decay > 0.0:
+        if is_positive(self.weight_decay):
             decays = (rates * decay).split(1, dim=-1)
             for v_, w_, factor in zip(select(v, weights), select(w, weights), decays, strict=True):
                 axpy_(v_, factor, w_)

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from dlopt.base.layout import Layout
-from dlopt.linalg.inplace import axpy_, fused_available
+from dlopt.linalg.inplace import axpy_, fused_available, is_positive
 from dlopt.parts import ObjectiveOracle, Optimizer, Step
 from dlopt.ranges import Fraction, Positive
 
@@ -50,7 +50,7 @@ class HeavyBall(Optimizer):
     def step(self, w: Tensor, state: HeavyBallState, objective: ObjectiveOracle) -> Step:
         loss, g = objective.gradient(w)
         # In lanes, all gradients are dampened if some are, with a factor of 1 for the others.
-        dampened = isinstance(self.dampening, Tensor) or self.dampening > 0.0
+        dampened = is_positive(self.dampening)
         if not dampened and fused_available(w) and self.momentum > 0.0:  # one pass over memory
             torch._fused_sgd_(
                 [w], [g], [state.v], lr=self.lr, momentum=self.momentum, nesterov=False, dampening=0.0,

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from dlopt.base.layout import Layout
-from dlopt.linalg.inplace import cache_chunks, fused_available
+from dlopt.linalg.inplace import cache_chunks, fused_available, is_positive
 from dlopt.optimizer._adam import AdamHyperparameters, fused_adam_step_
 from dlopt.parts import ObjectiveOracle, Step
 from dlopt.ranges import NonNegative, Positive
@@ -78,7 +78,7 @@ class Prodigy(AdamHyperparameters):
             products.append(torch.linalg.vecdot(x, g_).unsqueeze(-1))
             s_.lerp_(torch.mul(g_, size * d, out=x), part)
             norms.append(torch.abs(s_, out=x).sum(-1, keepdim=True))  # vector_norm takes five times as long
-        if isinstance(self.weight_decay, Tensor) or self.weight_decay > 0.0:
+        if is_positive(self.weight_decay):
             w.addcmul_(objective.layout.weight_mask(w) * w, -size * self.weight_decay)
         self._take_adam_step_(w, g, m, v, size)
         r.lerp_(torch.cat(products, -1).sum(-1, keepdim=True) * (size * d), part)

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from dlopt.base.layout import Layout
-from dlopt.linalg.inplace import addcdiv_scaled_, axpy_, cache_chunks, fused_available
+from dlopt.linalg.inplace import addcdiv_scaled_, axpy_, cache_chunks, fused_available, is_positive
 from dlopt.optimizer._adam import fused_adam_step_
 from dlopt.parts import ObjectiveOracle, Optimizer, Step
 from dlopt.ranges import Fraction, Positive
@@ -51,7 +51,7 @@ class RMSProp(Optimizer):
     centered: bool
 
     def init(self, w: Tensor, layout: Layout) -> RMSPropState:
-        has_velocity = isinstance(self.momentum, Tensor) or self.momentum > 0.0  # lanes: if any of them has
+        has_velocity = is_positive(self.momentum)  # lanes: if any of them has
         mean, v = (
             torch.zeros_like(w) if used else w.new_zeros(*w.shape[:-1], 0) for used in (self.centered, has_velocity)
         )

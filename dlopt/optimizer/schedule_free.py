@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from dlopt.base.layout import Layout
-from dlopt.linalg.inplace import axpy_, fused_available
+from dlopt.linalg.inplace import axpy_, fused_available, is_positive
 from dlopt.optimizer._adam import bias_correction, fused_adam_step_
 from dlopt.parts import ObjectiveOracle, Optimizer, Step
 from dlopt.ranges import Fraction, NonNegative, Positive, Range
@@ -73,7 +73,7 @@ class ScheduleFree(Optimizer):
         x = w.clone()
         y = w.lerp_(z, 1 - self.beta)  # in the memory of w, where a gradient needs no copy of the network
         loss, g = objective.gradient(y)
-        if isinstance(self.weight_decay, Tensor) or self.weight_decay > 0.0:
+        if is_positive(self.weight_decay):
             axpy_(z, -self.lr * self.weight_decay, objective.layout.weight_mask(y) * y)
         if self.form == "sgd":
             axpy_(z, -self.lr, g)

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from dlopt import prng
 from dlopt.base.sequences import SERIES
+from dlopt.linalg.inplace import is_positive
 from dlopt.parts import Regularization, StochasticSite
 from dlopt.prng import Key
 from dlopt.ranges import Fraction
@@ -57,7 +58,7 @@ class Dropout(Regularization):
     @property
     def _drops_inputs(self) -> bool:
         """Return whether inputs change; if they do not, they may be integers."""
-        return isinstance(self.input, Tensor) or self.input > 0.0
+        return is_positive(self.input)
 
     def drop_units(self, x: Tensor, p: float, key: Key) -> Tensor:
         """Drop units of x, as in training."""

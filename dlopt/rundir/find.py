@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from dlopt.errors import OptionError
 from dlopt.rundir.directory import RunDirectory
 from dlopt.rundir.lock import LOCK_FILE
 from dlopt.storage import checkpoint_file
@@ -60,6 +61,15 @@ def find_run(name: str = "last", root: Path | str = ROOT) -> RunDirectory:
         newest = to_printable(str(last))
         raise RunNotFound(f"no run in {root}/ is called '{to_printable(name)}'; the newest is {newest}")
     return RunDirectory(run)
+
+
+def check_name(name: str | None, key: str) -> str:
+    """Return the name of a run in a configuration. Raises OptionError at the key if it is missing, or `last`."""
+    if name is None:
+        raise OptionError(key, "name a run: its directory, or a unique part of its name")
+    if name == "last":
+        raise OptionError(key, "last is another run tomorrow; name it by its directory, or a part of its name")
+    return name
 
 
 def find_last(root: Path | str = ROOT) -> Path | None:

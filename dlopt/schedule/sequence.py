@@ -2,8 +2,9 @@
 
 from dataclasses import dataclass
 
-from dlopt.parts import Schedule, TrainingTime, Unit, span
+from dlopt.parts import Schedule, TrainingTime, Unit
 from dlopt.ranges import Positive
+from dlopt.schedule._leading import count_leading_steps, span_after
 
 
 @dataclass(frozen=True)
@@ -38,15 +39,7 @@ class ScheduleSequence(Schedule):
         return self.first(time._replace(steps=n)) if time.step < n else self.then(time.after(n))
 
     def span(self, time: TrainingTime) -> float | None:
-        n = self._count_steps(time)
-        rest = span(self.then, time.after(n)) if n < time.steps else None
-        return None if rest is None else n + rest
+        return span_after(self._count_steps(time), self.then, time)
 
     def _count_steps(self, time: TrainingTime) -> int:
-        length = time.in_steps(self.length, self.unit)
-        n = max(round(min(length, time.steps + 1)), 1)
-        if n > time.steps:
-            raise ValueError(
-                f"a first part of {length:.10g} steps is longer than the run, {time.steps}; make length smaller"
-            )
-        return n
+        return count_leading_steps(self.length, self.unit, time, "first part", least=1)

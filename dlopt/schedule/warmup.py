@@ -3,8 +3,9 @@
 from dataclasses import dataclass
 from typing import Annotated
 
-from dlopt.parts import Schedule, TrainingTime, Unit, span
+from dlopt.parts import Schedule, TrainingTime, Unit
 from dlopt.ranges import NonNegative, Range
+from dlopt.schedule._leading import count_leading_steps, span_after
 
 
 @dataclass(frozen=True)
@@ -39,15 +40,7 @@ class Warmup(Schedule):
         return self.then(time.after(n))
 
     def span(self, time: TrainingTime) -> float | None:
-        n = self._count_steps(time)
-        rest = span(self.then, time.after(n)) if n < time.steps else None
-        return None if rest is None else n + rest
+        return span_after(self._count_steps(time), self.then, time)
 
     def _count_steps(self, time: TrainingTime) -> int:
-        length = time.in_steps(self.length, self.unit)
-        n = round(min(length, time.steps + 1))
-        if n > time.steps:
-            raise ValueError(
-                f"a warm-up of {length:.10g} steps is longer than the run, {time.steps}; make length smaller"
-            )
-        return n
+        return count_leading_steps(self.length, self.unit, time, "warm-up")

@@ -99,8 +99,7 @@ class Predictor:
         self._deterministic = deterministic
 
     def __repr__(self) -> str:
-        kind = "numbers" if self.loss.targets == "numbers" else "classes"
-        named = f", {kind} {join_truncated(self.names)}" if self.names else ""
+        named = f", {self.kind} {join_truncated(self.names)}" if self.names else ""
         weights = f", {self.checkpoint} checkpoint (step {self.step})" if self.checkpoint else ""
         return f"Predictor({type(self.model).__name__}{named}{weights}, on {self.device})"
 

@@ -6,6 +6,7 @@ import csv
 import io
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -14,11 +15,13 @@ from torch import Tensor
 from dlopt.base.data import SourceRows
 from dlopt.storage.safe_read import to_printable
 
+if TYPE_CHECKING:
+    from dlopt.config.reopen.predict_file import FilePredictor, PredictedPart
+
 DIGITS = ".7g"
 """Format of predicted numbers and probabilities: float32 has seven digits."""
 
 Columns = dict[str, Sequence[str]]
-
 
 Values = Mapping[str, Sequence[str] | np.ndarray]
 """Columns of text and of numbers, (N,) float64."""
@@ -78,6 +81,12 @@ def list_predictions(
         if values is not None:
             columns |= {f"{kind}_{name}": column for name, column in zip(names, values.double().T.numpy(), strict=True)}
     return columns
+
+
+def list_part(predictor: FilePredictor, part: PredictedPart, top: int | None) -> Values:
+    """Return columns of the predictions of a part of a file."""
+    is_classes = predictor.kind == "classes"
+    return list_predictions(part.mean, predictor.names, is_classes=is_classes, sd=part.sd, top=top)
 
 
 def _list_top(predictions: Tensor, names: Sequence[str], sd: Tensor | None, top: int, label: str) -> Values:
