@@ -1,4 +1,4 @@
-"""What averages share: the state of a mean, and the time of its start."""
+"""The state of a mean and the step at which it starts, for the options of this group."""
 
 from typing import Literal, NamedTuple
 
@@ -24,5 +24,4 @@ class RunningMean(Averaging):
 
 def count_steps(start: float, unit: Literal["steps", "epochs", "run"], time: TrainingTime) -> int:
     """Return the steps before the start of an average, at most those of the run; run: start is a fraction of it."""
-    steps = start * {"steps": 1, "epochs": time.per_epoch, "run": time.steps}[unit]
-    return round(min(steps, time.steps))
+    return round(min(time.in_steps(start, unit), time.steps))

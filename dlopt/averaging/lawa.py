@@ -51,4 +51,4 @@ class LatestWeightAveraging(Averaging):
         return torch.mean(state.recent[..., : min(state.n, self.k), :], dim=-2)
 
     def _count_period(self, time: TrainingTime) -> int:
-        return self.interval * (time.per_epoch if self.unit == "epochs" else 1)
+        return int(time.in_steps(self.interval, self.unit))

@@ -27,9 +27,11 @@ class TrainingTime(NamedTuple):
         """Return the number of completed steps, or of epochs as a real number."""
         return self.step if unit == "steps" else self.step / self.per_epoch
 
-    def in_steps(self, length: float | None, unit: Unit) -> float:
-        """Return a length of time as a real number of steps; None is the length of the run."""
-        return self.steps if length is None else length * (self.per_epoch if unit == "epochs" else 1)
+    def in_steps(self, length: float | None, unit: Unit | Literal["run"]) -> float:
+        """Return a length of time as a real number of steps; None is the length of the run, run: its fraction."""
+        return (
+            self.steps if length is None else length * {"steps": 1, "epochs": self.per_epoch, "run": self.steps}[unit]
+        )
 
     def after(self, n: int) -> TrainingTime:
         """Return this time relative to the rest of the run after n steps."""

@@ -10,24 +10,18 @@ from typing import Any
 import numpy as np
 import torch
 
-from dlopt.data import _files, _npz, _varying
+from dlopt.data import _npz, _varying
+from dlopt.data._npy_files import open_numpy_file
 from dlopt.errors import OptionError
-from dlopt.storage import memory, torch_file
+from dlopt.storage import torch_file
 from dlopt.storage.mapped_array import MappedArray
 
 
 @contextmanager
 def open_archive(file: Path, key: str) -> Iterator[_npz.NpzArrays]:
     """Open an .npz file. Errors become an OptionError at the key."""
-    magic = b"PK"
-    with _files.open_data_file(file, key) as stream:
-        if stream.read(len(magic)) != magic:
-            raise OptionError(key, f"{file} is not a valid .npz file")
-        stream.seek(0)
-        try:
-            yield _npz.NpzArrays(stream)
-        except (_npz.UnreadableArrayFile, memory.NotEnoughMemoryError, OSError) as error:
-            raise OptionError(key, f"{file}: {error}") from error
+    with open_numpy_file(file, key, b"PK", ".npz") as stream:
+        yield _npz.NpzArrays(stream)
 
 
 def read_tensors(file: Path, inputs: str, target: str) -> Mapping[str, Any]:

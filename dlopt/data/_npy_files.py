@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from io import BufferedReader
 from pathlib import Path
 from typing import Any, Literal
 
@@ -37,17 +39,23 @@ def read_inputs(file: Path, memory_map: MemoryMap, key: str = "path") -> np.ndar
     return read_array(file, key)
 
 
-def read_array(file: Path, key: str) -> np.ndarray:
-    """Read the array in an .npy file. Errors become an OptionError at the key."""
+@contextmanager
+def open_numpy_file(file: Path, key: str, magic: bytes, suffix: str) -> Iterator[BufferedReader]:
+    """Open a file of numpy that begins with these bytes. Errors become an OptionError at the key."""
     with _files.open_data_file(file, key) as stream:
-        magic = b"\x93NUMPY"
         if stream.read(len(magic)) != magic:
-            raise OptionError(key, f"{file} is not a valid .npy file")
+            raise OptionError(key, f"{file} is not a valid {suffix} file")
         stream.seek(0)
         try:
-            return _npz.read_npy(stream)
+            yield stream
         except (_npz.UnreadableArrayFile, memory.NotEnoughMemoryError, OSError) as error:
             raise OptionError(key, f"{file}: {error}") from error
+
+
+def read_array(file: Path, key: str) -> np.ndarray:
+    """Read the array in an .npy file. Errors become an OptionError at the key."""
+    with open_numpy_file(file, key, b"\x93NUMPY", ".npy") as stream:
+        return _npz.read_npy(stream)
 
 
 class NpyFolder(Mapping[str, Any]):

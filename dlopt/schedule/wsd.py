@@ -53,8 +53,7 @@ class WarmupStableDecay(Schedule):
 
     def _count_steps(self, time: TrainingTime) -> tuple[int, int]:
         """Return the numbers of steps of the warm-up and of the decay."""
-        unit = {"steps": 1, "epochs": time.per_epoch, "run": time.steps}[self.unit]
-        n, m = self.warmup * unit, self.decay * unit
+        n, m = (time.in_steps(length, self.unit) for length in (self.warmup, self.decay))
         if n + m > time.steps * (1 + 1e-9):
             raise ValueError(
                 f"a warm-up of {n:.10g} steps and a decay of {m:.10g} are longer than the run, {time.steps}; make "
