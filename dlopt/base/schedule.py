@@ -29,9 +29,9 @@ class TrainingTime(NamedTuple):
 
     def in_steps(self, length: float | None, unit: Unit | Literal["run"]) -> float:
         """Return a length of time as a real number of steps; None is the length of the run, run: its fraction."""
-        return (
-            self.steps if length is None else length * {"steps": 1, "epochs": self.per_epoch, "run": self.steps}[unit]
-        )
+        if length is None:
+            return self.steps
+        return length * (self.per_epoch if unit == "epochs" else self.steps if unit == "run" else 1)
 
     def after(self, n: int) -> TrainingTime:
         """Return this time relative to the rest of the run after n steps."""

@@ -132,18 +132,13 @@ class ArrayData(Data):
             return set(folder[self.group][:].tolist()) if self.group in folder else None
         file = _files.find_file(path, SUFFIXES[:2], key)
         if file.suffix == ".pt":
-            stored = _array_files.read_tensors(file, self.inputs, self.target)
-            return (
-                set(_array_files.to_array(stored[self.group], self.group, file).tolist())
-                if self.group in stored
-                else None
-            )
+            return self._list_groups(_array_files.read_tensors(file, self.inputs, self.target), file)
         with _array_files.open_archive(file, key) as arrays:
-            return (
-                set(_array_files.to_array(arrays[self.group], self.group, file).tolist())
-                if self.group in arrays
-                else None
-            )
+            return self._list_groups(arrays, file)
+
+    def _list_groups(self, arrays: Mapping[str, Any], file: Path) -> set[Any] | None:
+        name = str(self.group)
+        return set(_array_files.to_array(arrays[name], name, file).tolist()) if name in arrays else None
 
     def _dataset(
         self, files: Sequence[Path], saved: Mapping[str, Any] | None = None, *, reads_target: bool = True

@@ -174,8 +174,7 @@ class FolderData(Data):
         images, broken = _image_cache.load_images(root, files, encoding.get("size", self.size), channels)
         notices = [notice for listing in listings for notice in listing.notices()]
         if broken:
-            reasons = join_truncated(f"{files[i].name} ({reason})" for i, reason in broken.items())
-            wrong = f"{len(broken):,} of {len(files):,} images cannot be decoded: {reasons}"
+            wrong = _describe_broken({files[i].name: reason for i, reason in broken.items()}, len(files))
             if self.broken == "refuse":
                 raise OptionError("path", f"{wrong}; repair or remove them, {SKIP}")
             notices.append(f"{wrong}; they are left out")
@@ -193,9 +192,11 @@ def _count_part(pixels: int) -> int:
     return step * (IMAGES // step)
 
 
-def _describe_broken(broken: Mapping[str, str]) -> str:
+def _describe_broken(broken: Mapping[str, str], total: int | None = None) -> str:
+    """Return which images cannot be decoded and why, among `total` if it is known."""
+    images = f"image{'s' * (len(broken) > 1)}" if total is None else f"of {total:,} images"
     reasons = join_truncated(f"{name} ({reason})" for name, reason in broken.items())
-    return f"{len(broken):,} image{'s' * (len(broken) > 1)} cannot be decoded: {reasons}"
+    return f"{len(broken):,} {images} cannot be decoded: {reasons}"
 
 
 def _scale(pixels: np.ndarray) -> Tensor:
