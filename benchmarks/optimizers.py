@@ -2,8 +2,8 @@
 
 The network is the MLP 784-1024-1024-10. dlopt updates one flat vector; the others each matrix and bias. All sides take
 turns in one process and one thread. Before each step gradients are restored, off the clock, because some optimizers
-overwrite them. A turn has so many steps that it takes some hundredths of a second, and whole periods of an optimizer
-whose costly steps come at intervals. Seconds are of processor time; a ratio is of two turns of the same round.
+overwrite them. A turn takes at least a few hundredths of a second. For an optimizer whose costly steps come at
+intervals, it covers whole intervals. Times are processor times; a ratio compares two turns of the same round.
 
 An optimizer that asks for two gradients or for curvatures gets the same tensors every time: the step is measured, not
 the network.

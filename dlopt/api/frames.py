@@ -40,8 +40,8 @@ def runs(
     sort        a setting, or a metric with the best run first; by default by time
     reverse     reverse the order
 
-    Raises RunError if there is no such folder, and ValueError for a key that no run has. Without runs, the frame has
-    no row.
+    Raises RunError if the folder does not exist, and ValueError for a key that no run has. If the folder holds no runs,
+    the frame is empty.
 
         dlopt.runs("last", over="seed", sort="val/loss").select("optimizer", "^val/loss.*$")
     """

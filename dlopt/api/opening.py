@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from dlopt.rundir.directory import RunDirectory
 
 ARGUMENTS = {"--trust": "trust=True", "--config-dir": "config_dir", "add -m": "pass multirun=True"}
-"""What messages say of flags, and the same of the arguments of functions."""
+"""Flags of the command line in messages, and the arguments of functions that replace them."""
 
 
 @contextlib.contextmanager

@@ -27,9 +27,9 @@ if TYPE_CHECKING:
 
 
 def open_run(name: str | Path = "last") -> Run:
-    """Return an existing run, whatever its state: a directory, a unique part of its name, or `last`.
+    """Return an existing run in any state, by its directory, a unique part of its name, or `last`.
 
-    Of a sweep, its best finished run is taken. Raises RunError if there is no such run.
+    Of a sweep, return its best finished run. Raises RunError if no run has this name.
 
         dlopt.open_run("mlp-sgd").plot("accuracy")
     """
@@ -107,7 +107,7 @@ class Run:
                 loss, accuracy and the pairs of diagnostics
         title   by default the directory
 
-        Raises ValueError for a name without a curve, or if there are no curves yet.
+        Raises ValueError for a name without a curve, or if the run has not logged a curve.
 
             run.plot("loss").savefig("loss.pdf")
         """
@@ -121,7 +121,7 @@ class Run:
     ) -> Predictor:
         """Return the network for inference: as `dlopt.load` of this run.
 
-        trust: by default, custom classes are executed only if this session has trained the run.
+        trust: by default, custom classes are executed only if this process has trained the run.
 
             run.predictor("last").evaluate("val")
         """

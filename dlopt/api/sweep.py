@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 def open_sweep(name: str | Path = "last") -> Sweep:
-    """Return an existing sweep: a directory, a part of its name, or `last`. Raises RunError if there is none.
+    """Return an existing sweep by its directory, a part of its name, or `last`. Raises RunError if none has this name.
 
     dlopt.open_sweep("last").best()
     """

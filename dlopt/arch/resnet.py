@@ -105,7 +105,7 @@ class ResNet(nn.Module):
 
 
 def set_gamma_to_zero(normalization: nn.Module) -> None:
-    """Set the scale of the normalization at the end of a branch to zero. Raises OptionError if there is none."""
+    """Set the scale of a branch's last normalization to zero. Raises OptionError if the module has no learned scale."""
     gamma = getattr(normalization, "weight", None) if is_normalization(normalization) else None
     if gamma is None:
         raise OptionError("zero_gamma", "needs a normalization with a learned scale, such as normalization=batch")

@@ -35,22 +35,22 @@ def read_state(path):
 
 
 @pytest.fixture
-def typed(train_once):
+def command_run(train_once):
     """The run of the command line."""
     train_once("train", "-q", *SMALL, "hydra.run.dir=typed")
     return Path("typed")
 
 
-def test_a_run_from_python_is_the_run_of_the_command_line(typed, capsys):
+def test_a_run_from_python_is_the_run_of_the_command_line(command_run, capsys):
     """The same bits, files and configuration; only the record says how it was started, and commands accept it."""
     run = dlopt.train(SMALL, directory="called")
     assert run.path == Path("called")
-    assert not find_differences(read_state(typed), read_state(run.path))
+    assert not find_differences(read_state(command_run), read_state(run.path))
     assert {Path(name).name for name in read_tree(run.path) if "tfevents" not in name} == {
-        Path(name).name for name in read_tree(typed) if "tfevents" not in name
+        Path(name).name for name in read_tree(command_run) if "tfevents" not in name
     }
     for file in (".hydra/config.yaml", ".hydra/overrides.yaml"):
-        assert (run.path / file).read_bytes() == (typed / file).read_bytes()
+        assert (run.path / file).read_bytes() == (command_run / file).read_bytes()
     log = (run.path / "train.log").read_text()
     assert f"start in {run.path.absolute()}" in log and "done: {" in log
     status = json.loads((run.path / "status.json").read_text())
@@ -121,7 +121,7 @@ def test_the_error_of_a_run_is_raised(here, capsys):
     assert dlopt.train(["resume=run"], trust=True, progress=False).status == "done"
 
 
-def test_an_interrupted_run_resumes_to_the_same_bits(typed, monkeypatch, capsys):
+def test_an_interrupted_run_resumes_to_the_same_bits(command_run, monkeypatch, capsys):
     """The first interrupt saves the run. KeyboardInterrupt then ends the cell or script, and handlers are restored."""
     before = signal.getsignal(signal.SIGINT)
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
@@ -134,11 +134,11 @@ def test_an_interrupted_run_resumes_to_the_same_bits(typed, monkeypatch, capsys)
         dlopt.train(["resume=called"])
     resumed = dlopt.train(["resume=called"], trust=True)
     assert (resumed.status, resumed.path) == ("done", run.path)
-    assert not find_differences(read_state(typed), read_state(resumed.path))
+    assert not find_differences(read_state(command_run), read_state(resumed.path))
     assert json.loads((run.path / "status.json").read_text())["command"].startswith("dlopt.train(['resume=called']")
 
 
-def test_the_process_is_left_as_it_was(typed, monkeypatch):
+def test_the_process_is_left_as_it_was(command_run, monkeypatch):
     """Whatever the process has set does not reach the run, and is there afterwards, also after an error."""
 
     def read():
@@ -177,11 +177,11 @@ def test_the_process_is_left_as_it_was(typed, monkeypatch):
             assert read() == before
     finally:
         torch.set_default_dtype(torch.float32)
-    state, called = read_state(typed), read_state(run.path)
+    state, called = read_state(command_run), read_state(run.path)
     assert {name.rpartition("/")[2] for name in find_differences(state, called)} == {"config", "deterministic"}
 
 
-def test_threads_and_event_loops_train_the_same_run(typed):
+def test_threads_and_event_loops_train_the_same_run(command_run):
     """Signals belong to the main thread; a second thread waits for the first."""
 
     async def train_in_loop():
@@ -197,7 +197,7 @@ def test_threads_and_event_loops_train_the_same_run(typed):
         thread.join()
     asyncio.run(train_in_loop())
     for name in ("one", "two", "loop"):
-        assert not find_differences(read_state(typed), read_state(name)), name
+        assert not find_differences(read_state(command_run), read_state(name)), name
 
 
 @pytest.mark.long

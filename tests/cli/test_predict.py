@@ -76,7 +76,7 @@ PRICES = ("data=table", "data.path=first.csv", "data.drop=[note,kind]", "data.da
 
 
 @pytest.fixture(scope="module")
-def _trained(tmp_path_factory):
+def _table_folder(tmp_path_factory):
     """Return a folder with a table and a run that was trained on it."""
     folder = tmp_path_factory.mktemp("table")
     with pytest.MonkeyPatch.context() as patch:
@@ -87,9 +87,9 @@ def _trained(tmp_path_factory):
 
 
 @pytest.fixture
-def table(_trained, here):
+def table(_table_folder, here):
     """Return the working directory, with a table `first.csv` and a `run` that was trained on it."""
-    shutil.copytree(_trained, here, dirs_exist_ok=True)
+    shutil.copytree(_table_folder, here, dirs_exist_ok=True)
     return here
 
 

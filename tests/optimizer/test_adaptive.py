@@ -7,22 +7,14 @@ import pytorch_optimizer
 import torch
 import torch.nn.functional as F
 from helpers import make_option
+from layered import draw_batches, make_cnn
 from test_optimizers import Given, trace
 from torch import nn
 
-from dlopt.activation.tanh import Tanh
-from dlopt.arch.cnn import CNN
 from dlopt.base.layout import Factors, Layout, set_factors
-from dlopt.normalization.none import NoNormalization
 from dlopt.optimizer.lars import LARS
 
 STEPS = 50
-
-
-def make_network():
-    """Kernels, a matrix and biases."""
-    torch.manual_seed(0)
-    return CNN((2, 7), 3, Tanh(), NoNormalization(), lambda site: None, [4, 3], [3, 2], 1, 1).double()
 
 
 def make_dense_network():
@@ -30,16 +22,11 @@ def make_dense_network():
     return nn.Sequential(nn.Flatten(), nn.Linear(14, 5), nn.Tanh(), nn.Linear(5, 3)).double()
 
 
-def draw_batches():
-    torch.manual_seed(1)
-    return torch.randn(STEPS, 10, 2, 7, dtype=torch.float64), torch.randint(3, (STEPS, 10))
-
-
 def trace_twin(make_step, model):
     """Return w after each step of a twin; make_step returns a function of t = 1, 2, ... that updates the network."""
     iterates = []
     step = make_step(model)
-    for t, (x, y) in enumerate(zip(*draw_batches(), strict=True), start=1):
+    for t, (x, y) in enumerate(zip(*draw_batches(STEPS), strict=True), start=1):
         model.zero_grad()
         F.cross_entropy(model(x), y).backward()
         with torch.no_grad():
@@ -48,9 +35,9 @@ def trace_twin(make_step, model):
     return torch.stack(iterates)
 
 
-def follow(option, make_step, make_model=make_network, **keys):
+def follow(option, make_step, make_model=make_cnn, **keys):
     """Compare the iterates of an option with those of a twin, and require that they move."""
-    ours = trace(make_option("optimizer", option, **keys), make_model(), *draw_batches())[0]
+    ours = trace(make_option("optimizer", option, **keys), make_model(), *draw_batches(STEPS))[0]
     torch.testing.assert_close(ours, trace_twin(make_step, make_model()), rtol=1e-6, atol=1e-9)
     assert (ours[-1] - ours[0]).norm() > 0.01
 
@@ -258,7 +245,7 @@ def test_adafactor_is_algorithms_4_to_6_of_the_paper_tensor_by_tensor(keys, eps1
 
 
 def test_adafactor_stores_a_number_for_each_row_and_column():
-    layout = Layout.of(make_network())
+    layout = Layout.of(make_cnn())
     state = make_option("optimizer", "adafactor").init(torch.zeros(5, layout.size), layout)
     shapes = [(p.shape[0], p.size // p.shape[0]) for p in layout if p.kind == "weight"]
     assert [x.shape for x in state[:3]] == [(5, sum(n)) for n in zip(*shapes, strict=True)] + [(5, 4 + 3 + 3)]

@@ -4,16 +4,14 @@ import pytest
 import pytorch_optimizer
 import torch
 import torch.nn.functional as F
-from helpers import build_blobs, interrupt_run, load_weights, make_option, resume_run, train_runs
+from helpers import make_option
+from layered import check_lanes_and_resume, draw_batches, make_cnn
 from pytorch_optimizer.optimizer import psgd
 from test_optimizers import trace
 from torch import nn
 
 from dlopt import prng
-from dlopt.activation.tanh import Tanh
-from dlopt.arch.cnn import CNN
 from dlopt.base.layout import Layout
-from dlopt.normalization.none import NoNormalization
 from dlopt.optimizer import psgd_kron
 from dlopt.optimizer.psgd_kron import bound_spectral_norm, precondition, update_factors_
 
@@ -22,17 +20,6 @@ STEPS = 50
 
 def make_rule(**keys):
     return make_option("optimizer", "psgd_kron", **keys)
-
-
-def make_network():
-    """Kernels, a matrix and biases."""
-    torch.manual_seed(0)
-    return CNN((2, 7), 3, Tanh(), NoNormalization(), lambda site: None, [4, 3], [3, 2], 1, 1).double()
-
-
-def draw_batches():
-    torch.manual_seed(1)
-    return torch.randn(STEPS, 10, 2, 7, dtype=torch.float64), torch.randint(3, (STEPS, 10))
 
 
 def trace_public(rule, model, x, y, monkeypatch):
@@ -85,8 +72,8 @@ def test_steps_are_those_of_the_public_implementation(keys, monkeypatch):
     """Ours balances its factors at the first step, and multiplies triangular ones by blocks: it changes no step."""
     monkeypatch.setattr(psgd_kron, "ROWS", 2)
     rule = make_rule(**keys)
-    ours, state, _ = trace(rule, make_network(), *draw_batches())
-    expected = trace_public(rule, make_network(), *draw_batches(), monkeypatch)
+    ours, state, _ = trace(rule, make_cnn(), *draw_batches(STEPS))
+    expected = trace_public(rule, make_cnn(), *draw_batches(STEPS), monkeypatch)
     torch.testing.assert_close(ours, expected, rtol=1e-6, atol=1e-7)
     assert state.t == STEPS
 
@@ -133,11 +120,4 @@ def test_a_run_resumes_and_lanes_equal_runs_alone(tmp_path):
         ("optimizer.lr=1e300",),
         ("optimizer.lr=0.03", "optimizer.precondition_lr=0.3", "optimizer.max_rms=0.7", "seed=1"),
     ]
-    summaries, lanes = train_runs(tmp_path / "lanes", *(build_blobs(*common, *v) for v in variants))
-    assert [s["status"] for s in summaries] == ["done", "diverged", "done"]
-    for i in (0, 2):
-        _, (whole,) = train_runs(tmp_path / f"solo{i}", build_blobs(*common, *variants[i]))
-        torch.testing.assert_close(load_weights(lanes[i]), load_weights(whole), rtol=1e-8, atol=1e-8)
-    half = interrupt_run(tmp_path / "half", 4, build_blobs(*common, *variants[2]))
-    _, half = resume_run(half.path, build_blobs(*common, *variants[2]))
-    assert torch.equal(load_weights(half), load_weights(whole))
+    check_lanes_and_resume(tmp_path, common, variants, stop_at=4)

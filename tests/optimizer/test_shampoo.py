@@ -6,14 +6,12 @@ import pytest
 import pytorch_optimizer
 import torch
 import torch.nn.functional as F
-from helpers import build_blobs, interrupt_run, load_weights, make_option, resume_run, train_runs
+from helpers import make_option
+from layered import check_lanes_and_resume, draw_batches, make_cnn
 from pytorch_optimizer.optimizer.utils.graft import LayerWiseGrafting
 from test_optimizers import trace
 from torch import nn
 
-from dlopt.activation.tanh import Tanh
-from dlopt.arch.cnn import CNN
-from dlopt.normalization.none import NoNormalization
 from dlopt.optimizer.shampoo import invert_root
 
 STEPS = 50
@@ -23,22 +21,11 @@ def make_shampoo(**keys):
     return make_option("optimizer", "shampoo", **keys)
 
 
-def make_cnn():
-    """Kernels, a matrix and biases."""
-    torch.manual_seed(0)
-    return CNN((2, 7), 3, Tanh(), NoNormalization(), lambda site: None, [4, 3], [3, 2], 1, 1).double()
-
-
 def make_square(*, bias):
     """Square matrices, whose factors have full rank from the first gradient on."""
     torch.manual_seed(0)
     layers = [nn.Linear(6, 6, bias=bias), nn.Tanh(), nn.Linear(6, 6, bias=bias), nn.Tanh()]
     return nn.Sequential(*layers).double()
-
-
-def draw_batches(*shape, classes=3):
-    torch.manual_seed(1)
-    return torch.randn(STEPS, 20, *shape, dtype=torch.float64), torch.randint(classes, (STEPS, 20))
 
 
 def trace_public(theirs, model, x, y):
@@ -54,7 +41,7 @@ def trace_public(theirs, model, x, y):
 
 def test_sums_without_grafting_are_the_first_paper_s():
     """Gupta, Koren and Singer 2018, algorithm 1."""
-    model, batches = make_square(bias=False), draw_batches(6, classes=6)
+    model, batches = make_square(bias=False), draw_batches(STEPS, 20, (6,), 6)
     theirs = copy.deepcopy(model)
     rule = make_shampoo(lr=0.1, beta1=0.0, beta2=1.0, ridge=1e-14, graft="none", precondition_frequency=1)
     expected = trace_public(pytorch_optimizer.Shampoo(theirs.parameters(), lr=0.1, matrix_eps=1e-20), theirs, *batches)
@@ -65,7 +52,7 @@ def test_sums_without_grafting_are_the_first_paper_s():
 @pytest.mark.parametrize("block_size", [8, 3])
 def test_blocks_and_grafting_are_the_second_paper_s(block_size, bias):
     """Anil et al. 2020, with the norm of the gradient; their momentum is another."""
-    model, batches = make_square(bias=bias), draw_batches(6, classes=6)
+    model, batches = make_square(bias=bias), draw_batches(STEPS, 20, (6,), 6)
     theirs = copy.deepcopy(model)
     optimizer = pytorch_optimizer.ScalableShampoo(
         theirs.parameters(), lr=0.1, betas=(0.0, 0.9), start_preconditioning_step=1, preconditioning_compute_steps=1,
@@ -128,8 +115,8 @@ def trace_papers(rule, model, x, y):
 )
 def test_steps_are_those_of_the_papers(keys):
     rule = make_shampoo(lr=0.02, **keys)
-    ours = trace(rule, make_cnn(), *draw_batches(2, 7))[0]
-    torch.testing.assert_close(ours, trace_papers(rule, make_cnn(), *draw_batches(2, 7)), rtol=1e-6, atol=1e-7)
+    ours = trace(rule, make_cnn(), *draw_batches(STEPS, 20))[0]
+    torch.testing.assert_close(ours, trace_papers(rule, make_cnn(), *draw_batches(STEPS, 20)), rtol=1e-6, atol=1e-7)
 
 
 def test_a_diverged_lane_does_not_disturb_the_others_and_zeros_have_finite_roots():
@@ -153,11 +140,4 @@ def test_a_run_resumes_and_lanes_equal_runs_alone(tmp_path):
         ("optimizer.lr=1e300",),
         ("optimizer.lr=0.03", "optimizer.beta1=0.5", "optimizer.ridge=1e-4", "seed=1"),
     ]
-    summaries, lanes = train_runs(tmp_path / "lanes", *(build_blobs(*common, *v) for v in variants))
-    assert [s["status"] for s in summaries] == ["done", "diverged", "done"]
-    for i in (0, 2):
-        _, (whole,) = train_runs(tmp_path / f"solo{i}", build_blobs(*common, *variants[i]))
-        torch.testing.assert_close(load_weights(lanes[i]), load_weights(whole), rtol=1e-8, atol=1e-8)
-    half = interrupt_run(tmp_path / "half", 3, build_blobs(*common, *variants[2]))
-    _, half = resume_run(half.path, build_blobs(*common, *variants[2]))
-    assert torch.equal(load_weights(half), load_weights(whole))
+    check_lanes_and_resume(tmp_path, common, variants)

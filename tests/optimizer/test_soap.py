@@ -3,13 +3,11 @@
 import pytest
 import torch
 import torch.nn.functional as F
-from helpers import build_blobs, interrupt_run, load_weights, make_option, resume_run, train_runs
+from helpers import make_option
+from layered import check_lanes_and_resume, draw_batches, make_cnn
 from test_optimizers import STEPS, Quadratic, draw_start, trace
 from torch import nn
 
-from dlopt.activation.tanh import Tanh
-from dlopt.arch.cnn import CNN
-from dlopt.normalization.none import NoNormalization
 from dlopt.optimizer.adam import Adam
 from dlopt.optimizer.soap import TILT, update_basis
 from dlopt.training.checkpointing import from_plain, to_plain
@@ -19,24 +17,13 @@ def make_soap(**keys):
     return make_option("optimizer", "soap", **keys)
 
 
-def make_network():
-    """Kernels, a matrix and biases."""
-    torch.manual_seed(0)
-    return CNN((2, 7), 3, Tanh(), NoNormalization(), lambda site: None, [4, 3], [3, 2], 1, 1).double()
-
-
-def draw_batches():
-    torch.manual_seed(1)
-    return torch.randn(STEPS, 10, 2, 7, dtype=torch.float64), torch.randint(3, (STEPS, 10))
-
-
 def tilt(a):
     return a + TILT * a.trace() / len(a) * torch.diag(torch.linspace(1.0, 2.0, len(a)).double())
 
 
 def trace_paper(rule):
     """Vyas et al. 2025, algorithms 3 and 4, for each parameter by itself; a vector is a matrix with both bases I."""
-    model, (x, y) = make_network(), draw_batches()
+    model, (x, y) = make_cnn(), draw_batches(STEPS)
     own = list(model.parameters())
     sizes = [(len(p), p.numel() // len(p)) for p in own]
     bases = [[torch.eye(n).double() for n in size] for size in sizes]
@@ -77,17 +64,19 @@ def trace_paper(rule):
 )
 def test_steps_are_those_of_the_paper(keys):
     rule = make_soap(lr=0.02, **keys)
-    torch.testing.assert_close(trace(rule, make_network(), *draw_batches())[0], trace_paper(rule), rtol=1e-6, atol=1e-7)
+    torch.testing.assert_close(
+        trace(rule, make_cnn(), *draw_batches(STEPS))[0], trace_paper(rule), rtol=1e-6, atol=1e-7
+    )
 
 
 def test_without_bases_it_is_adam():
-    ours, state, _ = trace(make_soap(max_size=1, lr=0.02), make_network(), *draw_batches())
-    torch.testing.assert_close(ours, trace(Adam(0.02, 0.95, 0.95, 1e-8), make_network(), *draw_batches())[0])
+    ours, state, _ = trace(make_soap(max_size=1, lr=0.02), make_cnn(), *draw_batches(STEPS))
+    torch.testing.assert_close(ours, trace(Adam(0.02, 0.95, 0.95, 1e-8), make_cnn(), *draw_batches(STEPS))[0])
     assert state.bases.numel() == 0
 
 
 def test_bases_stay_orthogonal_and_come_to_diagonalize_the_products():
-    _, state, _ = trace(make_soap(precondition_frequency=1, beta2=0.99), make_network(), *draw_batches())
+    _, state, _ = trace(make_soap(precondition_frequency=1, beta2=0.99), make_cnn(), *draw_batches(STEPS))
     for n, start in ((4, 0), (6, 16)):
         q, product = (x[start : start + n * n].view(n, n) for x in (state.bases, state.products))
         torch.testing.assert_close(q.T @ q, torch.eye(n).double())
@@ -156,11 +145,4 @@ def test_a_run_resumes_and_lanes_equal_runs_alone(tmp_path):
         ("optimizer.lr=1e300",),
         ("optimizer.lr=0.03", "optimizer.beta1=0.5", "seed=1"),
     ]
-    summaries, lanes = train_runs(tmp_path / "lanes", *(build_blobs(*common, *v) for v in variants))
-    assert [s["status"] for s in summaries] == ["done", "diverged", "done"]
-    for i in (0, 2):
-        _, (whole,) = train_runs(tmp_path / f"solo{i}", build_blobs(*common, *variants[i]))
-        torch.testing.assert_close(load_weights(lanes[i]), load_weights(whole), rtol=1e-8, atol=1e-8)
-    half = interrupt_run(tmp_path / "half", 3, build_blobs(*common, *variants[2]))
-    _, half = resume_run(half.path, build_blobs(*common, *variants[2]))
-    assert torch.equal(load_weights(half), load_weights(whole))
+    check_lanes_and_resume(tmp_path, common, variants)

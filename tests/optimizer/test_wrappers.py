@@ -8,13 +8,11 @@ import pytorch_optimizer
 import torch
 import torch.nn.functional as F
 from helpers import build_blobs, interrupt_run, list_options, load_weights, make_option, resume_run, train_runs
+from layered import make_cnn
 from test_optimizers import Quartic, draw_start, run, trace
 from torch import nn
 
-from dlopt.activation.tanh import Tanh
-from dlopt.arch.cnn import CNN
 from dlopt.base.dotted_fields import find_field
-from dlopt.normalization.none import NoNormalization
 from dlopt.optimizer.adam import Adam
 from dlopt.optimizer.asam import ASAM
 from dlopt.optimizer.cautious import Cautious
@@ -102,17 +100,12 @@ def test_a_nan_of_the_inner_step_is_not_masked():
     assert Cautious(SGD(0.1)).step(draw_start(), (), Broken()).w[3].isnan()
 
 
-def make_network():
-    torch.manual_seed(0)
-    return CNN((2, 7), 3, Tanh(), NoNormalization(), lambda site: None, [4, 3], [3, 2], 1, 1).double()
-
-
 @pytest.mark.parametrize(("rho", "eta"), [(0.5, 0.01), (2.0, 0.0), (0.1, 1.0)])
 def test_asam_takes_the_steps_of_the_authors_code(rho, eta):
     """Kwon et al. 2021, algorithm 1, parameter by parameter: T = |w| + eta for weights and 1 for biases."""
     torch.manual_seed(1)
     x, y = torch.randn(STEPS, 10, 2, 7, dtype=torch.float64), torch.randint(3, (STEPS, 10))
-    twin = make_network()
+    twin = make_cnn()
     inner, iterates = torch.optim.SGD(twin.parameters(), 0.1, momentum=0.9), []
 
     def differentiate(t):
@@ -133,7 +126,7 @@ def test_asam_takes_the_steps_of_the_authors_code(rho, eta):
                 p.sub_(e)
         inner.step()
         iterates.append(nn.utils.parameters_to_vector(twin.parameters()).detach())
-    ours, *_ = trace(ASAM(HeavyBall(0.1, 0.9, 0.0), rho, eta), make_network(), x, y)
+    ours, *_ = trace(ASAM(HeavyBall(0.1, 0.9, 0.0), rho, eta), make_cnn(), x, y)
     torch.testing.assert_close(ours, torch.stack(iterates), rtol=1e-7, atol=1e-9)
 
 
