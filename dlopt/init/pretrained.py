@@ -37,7 +37,7 @@ class Pretrained:
 
     run       a run directory, a unique part of its name, a checkpoint file, or a file of a state dict of torch:
               FILE.safetensors, or FILE.pt as torch.save writes it. Nothing in a file is executed
-    layers    k; null: all; 0: none, so that a sweep over k has its base line
+    layers    k; null: all; 0: none, the baseline of a sweep over k
     match     patterns of the parameters to copy among these layers, or of modules: a name, a pattern such as
               hidden.*.weight, or a list; null: all
     frozen    whether the copied weights stay fixed

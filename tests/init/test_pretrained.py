@@ -55,7 +55,7 @@ def test_only_the_first_layer_with_its_normalization_is_copied(source, frozen):
 
 
 def test_no_layer_is_copied_with_layers_0(source):
-    """The base line of a sweep over the number of layers: as without the other run, frozen or not."""
+    """The baseline of a sweep over the number of layers: as without the other run, frozen or not."""
     plain = get_state_dict(build_experiment(*NET, *DATA, "init=he"))
     for frozen in ("true", "false"):
         own = get_state_dict(build_experiment(*copying(source, "init.layers=0", f"init.frozen={frozen}")))
